@@ -1,0 +1,239 @@
+"""Frozen records that describe a CLIP: what goes in, what comes out, and what the numbers mean.
+
+A record is checked when it is made, so whoever holds one can trust it. `to_dict` and `from_dict` carry
+records to and from JSON; unknown and missing keys are errors, never ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, TypeVar
+
+from clipdeploy.errors import InputError
+
+R = TypeVar("R")
+
+ResizeMode = Literal["shortest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+TextPooling = Literal["eot_argmax", "eot_first", "last", "cls", "other"]
+TextCleaning = Literal["whitespace", "lower", "canonicalize"]
+
+
+class Precision(str, Enum):
+    """The number format that a graph computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    FP8 = "fp8"
+
+    @classmethod
+    def parse(cls, value: str | Precision) -> Precision:
+        """Read a precision from its name; raises InputError with the accepted names."""
+        try:
+            return cls(value)
+        except ValueError:
+            names = ", ".join(p.value for p in cls)
+            raise InputError(f"unknown precision {value!r}; expected one of {names}") from None
+
+
+class Tower(str, Enum):
+    """One of the two encoders."""
+
+    IMAGE = "image"
+    TEXT = "text"
+
+    def graph_name(self, precision: Precision = Precision.FP32) -> str:
+        """File name of this tower's graph in a bundle, such as `visual.onnx` or `textual_int8.onnx`."""
+        stem = "visual" if self is Tower.IMAGE else "textual"
+        return f"{stem}.onnx" if precision is Precision.FP32 else f"{stem}_{precision.value}.onnx"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of a graph input or output; a string in `shape` is a dynamic axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How a picture becomes `(N, 3, height, width)` float32, RGB, normalised.
+
+    Attributes:
+        height: output height in px.
+        width: output width in px.
+        resize: `shortest` scales the shortest side to the target and crops the centre; `squash` scales both sides.
+        interpolation: the Pillow filter of the resize, antialiased.
+        mean: per channel, subtracted after scaling to 0..1.
+        std: per channel, divided by after the subtraction.
+    """
+
+    height: int
+    width: int
+    resize: ResizeMode
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"image size must be positive, got {self.height}x{self.width}")
+        if any(s <= 0 or not math.isfinite(s) for s in self.std):
+            raise InputError(f"std must be positive and finite, got {self.std}")
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """How a text becomes `(N, context_length)` token ids.
+
+    Attributes:
+        context_length: ids per text; longer texts are cut and keep their end token in the last place.
+        vocab_size: ids lie in `0 .. vocab_size - 1`.
+        start_id: id put in front, or None when the tokenizer adds none.
+        end_id: id put behind.
+        pad_id: id that fills the rest.
+        cleaning: text rules applied before the tokenizer, named as open_clip names them.
+        pooling: which position the text tower reads its embedding from.
+    """
+
+    context_length: int
+    vocab_size: int
+    start_id: int | None
+    end_id: int
+    pad_id: int
+    cleaning: TextCleaning
+    pooling: TextPooling
+
+    def __post_init__(self) -> None:
+        if self.context_length < 3:
+            raise InputError(f"context_length must be at least 3, got {self.context_length}")
+
+
+@dataclass(frozen=True)
+class TowerSpec:
+    """One encoder: its family, its size, and the tensors of its graph."""
+
+    tower: Tower
+    architecture: str
+    parameters: int
+    input: TensorSpec
+    output: TensorSpec
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that a runtime must know of a CLIP besides its weights.
+
+    Attributes:
+        name: architecture or repository name, for people.
+        embed_dim: D, the width of the shared space.
+        activation: activation function of the MLPs, as the checkpoint was trained.
+        logit_scale: already exponentiated; logits = logit_scale * cosine + logit_bias.
+        logit_bias: 0.0 where the checkpoint has none.
+        probability: how logits become probabilities; `sigmoid` for SigLIP-trained checkpoints.
+    """
+
+    name: str
+    embed_dim: int
+    image: TowerSpec
+    text: TowerSpec
+    pixels: PixelSpec
+    tokens: TokenSpec
+    activation: str
+    logit_scale: float
+    logit_bias: float
+    probability: Literal["softmax", "sigmoid"]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.logit_scale) and self.logit_scale > 0 and math.isfinite(self.logit_bias)):
+            raise InputError(
+                f"logit_scale must be finite and positive, logit_bias finite; got {self.logit_scale}, {self.logit_bias}"
+            )
+
+    def tower(self, tower: Tower) -> TowerSpec:
+        """The record of one tower."""
+        return self.image if tower is Tower.IMAGE else self.text
+
+
+def to_dict(record: Any) -> Any:
+    """A record as plain JSON types."""
+    if dataclasses.is_dataclass(record):
+        return {f.name: to_dict(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, Enum):
+        return record.value
+    if isinstance(record, (tuple, list)):
+        return [to_dict(item) for item in record]
+    if isinstance(record, dict):
+        return {key: to_dict(value) for key, value in record.items()}
+    return record
+
+
+def from_dict(kind: type[R], data: Any, *, where: str = "") -> R:
+    """A record from plain JSON types; raises InputError naming the place (`where`) that does not fit."""
+    where = where or kind.__name__
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected an object, got {type(data).__name__}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    unknown, missing = data.keys() - fields.keys(), required - data.keys()
+    if unknown or missing:
+        parts = [f"unknown key {k!r}" for k in sorted(unknown)] + [f"missing key {k!r}" for k in sorted(missing)]
+        raise InputError(f"{where}: " + ", ".join(parts))
+    return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint` says, or InputError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(args, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise InputError(f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        if args[-1] is not Ellipsis and len(args) != len(value):
+            raise InputError(f"{where}: expected {len(args)} values, got {len(value)}")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(args[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where=where)  # type: ignore[arg-type]
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            names = ", ".join(repr(m.value) for m in hint)
+            raise InputError(f"{where}: expected one of {names}, got {value!r}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    raise InputError(f"{where}: expected {getattr(hint, '__name__', hint)}, got {type(value).__name__} {value!r}")
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    """`value` as the first of `options` that takes it."""
+    if value is None and type(None) in options:
+        return None
+    error: InputError | None = None
+    for option in options:
+        if option is not type(None):
+            try:
+                return _convert(option, value, where)
+            except InputError as caught:
+                error = caught
+    raise error or InputError(f"{where}: expected a value, got {value!r}")
