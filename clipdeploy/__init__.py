@@ -3,11 +3,77 @@
     import clipdeploy
 
     clip = clipdeploy.load("bundle/")
-    clip.classify("photo.jpg", ["a dog", "a cat"])
+    clip.classify("photo.jpg", ["a dog", "a cat"]).label
 
-Importing this package loads numpy, Pillow and tokenizers at most; PyTorch, ONNX and click never.
+Importing this package costs next to nothing: numpy, Pillow and tokenizers come with the first use of the runtime,
+PyTorch, ONNX and click never.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.errors import (
+    BackendError,
+    BundleCorruptError,
+    BundleError,
+    BundleNotFoundError,
+    BundleVersionError,
+    CheckpointError,
+    ClipdeployError,
+    ExportError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    ParityError,
+    TextError,
+)
+from clipdeploy.spec import Precision, Tower
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.backends import BackendChoice
+    from clipdeploy.runtime.clip import Classification, Clip, load
+    from clipdeploy.runtime.labels import TEMPLATES
+
+__all__ = [
+    "TEMPLATES",
+    "BackendChoice",
+    "BackendError",
+    "Bundle",
+    "BundleCorruptError",
+    "BundleError",
+    "BundleNotFoundError",
+    "BundleVersionError",
+    "CheckpointError",
+    "Classification",
+    "Clip",
+    "ClipdeployError",
+    "ExportError",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "OutputError",
+    "ParityError",
+    "Precision",
+    "TextError",
+    "Tower",
+    "__version__",
+    "load",
+]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The runtime's names, imported when first asked for, so that tools which never load a bundle stay quick."""
+    if name in {"BackendChoice", "Classification", "Clip", "load"}:
+        from clipdeploy.runtime import clip
+
+        return getattr(clip, name)
+    if name == "TEMPLATES":
+        from clipdeploy.runtime.labels import TEMPLATES
+
+        return TEMPLATES
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,31 @@
+"""Fixtures that several rooms share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Real photographs, where there are some: `CLIPDEPLOY_IMAGES`, or `shared/images` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "images"
+    folder = Path(os.environ.get("CLIPDEPLOY_IMAGES", beside))
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if not found:
+        pytest.skip(f"no photographs in {folder}: set CLIPDEPLOY_IMAGES to a folder of pictures")
+    return found
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped CLIP, exported and verified once for all tests."""
+    pytest.importorskip("torch", reason="exporting needs the extra: pip install 'clipdeploy[export]'")
+    from clipdeploy.demo import model_path
+    from clipdeploy.pipeline import ExportRequest, export_bundle
+
+    folder = tmp_path_factory.mktemp("demo") / "bundle"
+    export_bundle(ExportRequest(model=f"local-dir:{model_path()}", output=folder))
+    return folder
