@@ -27,7 +27,7 @@ from clipdeploy.spec import Precision, Tower
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
     from clipdeploy.export.export import TowerResult
-    from clipdeploy.verify.ladder import ParityReport
+    from clipdeploy.verify.records import ParityReport
     from clipdeploy.verify.reference import Reference
 
 TOKENIZER = "tokenizer.json"
@@ -51,7 +51,7 @@ class ExportRequest:
         measure: time the graph before and after each simplifying step.
         verify: climb the parity ladder against the checkpoint before the bundle takes its place.
         overwrite: replace a bundle that is already there.
-        golden_images: pictures for the golden samples, in place of the drawn ones.
+        golden_images: pictures for the golden samples, besides the drawn ones.
     """
 
     model: str
@@ -215,7 +215,7 @@ def _verify_new(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, 
     golden = read_golden(bundle)
     reference = CheckpointReference(checkpoint, golden.pictures, golden.texts)
     with load(bundle, check_hashes=False) as clip:
-        report = verify(bundle, reference=reference, clip=clip, progress=progress)
+        report = verify(bundle, reference=reference, clip=clip, name=request.output.name, progress=progress)
     if not report.passed:
         raise ParityError(
             f"the exported graphs of {request.model} drift from the checkpoint: {report.summary}",

@@ -1,0 +1,42 @@
+"""The parity ladder: whether a bundle, as it runs here, still is the checkpoint it was made from.
+
+    bundle = Bundle.open("b32")
+    with clipdeploy.load(bundle) as clip:
+        report = verify(bundle, reference=GoldenReference(bundle), clip=clip)
+    print(text_table(report))
+
+Nothing here needs PyTorch but `CheckpointReference` and `write_golden`, which are handed a loaded checkpoint.
+"""
+
+from __future__ import annotations
+
+from clipdeploy.verify.golden import Golden, load_pictures, read_golden, write_golden
+from clipdeploy.verify.ladder import verify
+from clipdeploy.verify.records import FP32_GATES, STAGES, Check, Finding, Gates, ParityReport, Sample, Stage
+from clipdeploy.verify.reference import CheckpointReference, GoldenReference, Picture, Reference
+from clipdeploy.verify.report import from_json, rows, text_table, to_json, write_html
+
+__all__ = [
+    "FP32_GATES",
+    "STAGES",
+    "Check",
+    "CheckpointReference",
+    "Finding",
+    "Gates",
+    "Golden",
+    "GoldenReference",
+    "ParityReport",
+    "Picture",
+    "Reference",
+    "Sample",
+    "Stage",
+    "from_json",
+    "load_pictures",
+    "read_golden",
+    "rows",
+    "text_table",
+    "to_json",
+    "verify",
+    "write_golden",
+    "write_html",
+]

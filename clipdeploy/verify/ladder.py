@@ -1,0 +1,151 @@
+"""The parity ladder: pixels, tokens, image tower, text tower, similarity, top-1; the first that drifts is named.
+
+Every stage runs, whatever the others say: each is fed with the reference's input, so each verdict is its own. Only
+`similarity` and `top1` go end to end, and say so when they fail for an earlier stage's fault.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.errors import ClipdeployError, InputError
+from clipdeploy.progress import Progress, silent
+from clipdeploy.verify import stages
+from clipdeploy.verify.measure import Floats, finite
+from clipdeploy.verify.notes import picture_notes
+from clipdeploy.verify.records import (
+    FP32_GATES,
+    SCHEMA_VERSION,
+    STAGES,
+    Finding,
+    Gates,
+    ParityReport,
+    Stage,
+    StageName,
+)
+from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, installed
+from clipdeploy.verify.stages import Outcome, Subject
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.clip import Clip
+
+_RUNGS: dict[StageName, Callable[[Subject, Sequence[StageName]], Outcome]] = {
+    "pixels": stages.pixels,
+    "tokens": stages.tokens,
+    "image_tower": stages.image_tower,
+    "text_tower": stages.text_tower,
+    "similarity": stages.similarity,
+    "top1": stages.top1,
+}
+
+
+def verify(
+    bundle: Bundle,
+    *,
+    reference: Reference,
+    clip: Clip,
+    gates: Gates = FP32_GATES,
+    name: str | None = None,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Climb the ladder: hold `clip`, loaded from `bundle`, against `reference`.
+
+    A drift is no exception: the report says it. Ask `report.passed` and `report.first_drift`.
+
+    Args:
+        bundle: the bundle that `clip` was loaded from.
+        reference: the checkpoint in PyTorch, or the bundle's golden samples.
+        clip: the runtime, in the precision and on the backend to verify.
+        gates: the limits to keep.
+        name: what the report calls the bundle; its folder's name where it is None.
+        progress: called as each stage begins and ends.
+
+    Raises:
+        InputError: `clip` is of another bundle, or there are fewer than two pictures or texts.
+        CheckpointError, BundleCorruptError, ImageError: the reference itself cannot be had.
+    """
+    _check_same_bundle(bundle, clip)
+    check_enough(reference.pictures, reference.texts)
+    progress("reference", 0, len(STAGES))
+    began = time.perf_counter()
+    _ = reference.crops, reference.pixels, reference.tokens, reference.image_embeds, reference.text_embeds
+    reference_seconds = time.perf_counter() - began
+    weights = reference.weights_sha256
+    subject = Subject(
+        clip=clip,
+        reference=reference,
+        gates=gates,
+        versions=installed(RUNTIME_LIBRARIES),
+        same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
+    )
+    climbed: list[Stage] = []
+    for number, rung in enumerate(STAGES):
+        progress(rung, number, len(STAGES))
+        climbed.append(_climb(rung, subject, [stage.name for stage in climbed if not stage.passed]))
+    progress("report", len(STAGES), len(STAGES))
+    return ParityReport(
+        schema_version=SCHEMA_VERSION,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        bundle=name or bundle.folder.resolve().name,
+        model=bundle.model.name,
+        embedding_space=clip.embedding_space,
+        precision=clip.precision.value,
+        backend=clip.backend.name,
+        reference=reference.kind,
+        versions=subject.versions,
+        reference_versions=dict(reference.tools),
+        gates=gates,
+        reference_seconds=reference_seconds,
+        stages=tuple(climbed),
+        pictures=picture_notes(subject),
+        texts=reference.texts,
+        cosines=_rows(_cosines(subject)),
+        reference_cosines=_rows(subject.reference_cosines),
+    )
+
+
+def _climb(name: StageName, subject: Subject, earlier: Sequence[StageName]) -> Stage:
+    """Run one stage and time it; a stage that cannot be run has failed."""
+    began = time.perf_counter()
+    try:
+        with np.errstate(all="ignore"):  # what is not finite is found and reported, not warned of
+            outcome = _RUNGS[name](subject, earlier)
+    except ClipdeployError as error:
+        fix = error.fix or "see the message"
+        outcome = Outcome((), (), Finding("every sample", "the stage could not be run", error.message, fix))
+    return Stage(
+        name=name,
+        checks=outcome.checks,
+        samples=outcome.samples,
+        finding=outcome.finding,
+        notes=outcome.notes,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_same_bundle(bundle: Bundle, clip: Clip) -> None:
+    if clip.embedding_space != bundle.manifest.embedding_space:
+        raise InputError(
+            f"the loaded CLIP is of embedding space {clip.embedding_space}, bundle {bundle.folder} is "
+            f"{bundle.manifest.embedding_space}",
+            fix="load the CLIP from the bundle that is verified",
+        )
+
+
+def _cosines(subject: Subject) -> Floats:
+    """(K, T) of ours, or (0, 0) where they cannot be computed, which the stages have reported."""
+    try:
+        with np.errstate(all="ignore"):
+            return subject.cosines
+    except ClipdeployError:
+        return np.zeros((0, 0))
+
+
+def _rows(matrix: Floats) -> tuple[tuple[float | None, ...], ...]:
+    return tuple(tuple(finite(value) for value in row) for row in matrix)

@@ -1,0 +1,185 @@
+"""What the parity ladder measures, as frozen records. They hold no arrays and travel through JSON unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clipdeploy.errors import InputError
+
+SCHEMA_VERSION = 1
+
+StageName = Literal["pixels", "tokens", "image_tower", "text_tower", "similarity", "top1"]
+Rule = Literal["<=", ">="]
+ReferenceKind = Literal["pytorch", "golden"]
+
+STAGES: tuple[StageName, ...] = ("pixels", "tokens", "image_tower", "text_tower", "similarity", "top1")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The limits a bundle has to keep. Pixels and tokens have none: they are identical or they fail.
+
+    Attributes:
+        max_abs: largest absolute difference of one embedding value, and of one cosine of the similarity matrix.
+        cosine: smallest cosine between our embedding and the reference's, over all samples.
+        unit_norm: largest distance of an embedding's L2 norm from 1.
+        top1: share of decided top-1 answers that agree, 0..1.
+        tie: cosine; where the reference itself prefers its answer to ours by no more, the answer counts as a tie.
+        distinct: L2 distance from which two embeddings of the reference count as distinct.
+        spread: a distinct pair has to stay this share of its distance apart, 0..1.
+    """
+
+    max_abs: float
+    cosine: float
+    unit_norm: float
+    top1: float
+    tie: float
+    distinct: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        limits = (self.max_abs, self.unit_norm, self.tie, self.distinct)
+        shares = (self.top1, self.spread)
+        if min(limits) < 0 or not -1 <= self.cosine <= 1 or not all(0 <= share <= 1 for share in shares):
+            raise InputError(
+                f"impossible gates: {self}", fix="limits are >= 0, cosine lies in -1..1, top1 and spread in 0..1"
+            )
+
+
+FP32_GATES = Gates(max_abs=1e-4, cosine=0.99999, unit_norm=1e-5, top1=1.0, tie=2e-6, distinct=1e-4, spread=0.5)
+"""Of one fp32 engine against another: a correct one is some hundred times better than `max_abs`. `tie` is what
+float32 leaves of a cosine of two unit vectors with a few hundred values."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number held against its gate. `value` is None where it is not finite; that never passes."""
+
+    name: str
+    value: float | None
+    rule: Rule
+    gate: float
+    unit: str = ""
+
+    @property
+    def passed(self) -> bool:
+        if self.value is None:
+            return False
+        return self.value <= self.gate if self.rule == "<=" else self.value >= self.gate
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one picture or text did in one stage.
+
+    Attributes:
+        name: the picture's file name, or the text itself.
+        error: pixels: largest difference in levels of 255; tokens: how many ids differ; towers and similarity:
+            largest absolute difference; top1: by how much the reference prefers its answer. None: not finite.
+        cosine: to the reference's embedding, in the tower stages.
+        note: what there is to say, in words; often empty.
+    """
+
+    name: str
+    passed: bool
+    error: float | None
+    cosine: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a stage failed: the worst sample, the numbers, the likely cause, and what to do."""
+
+    sample: str
+    numbers: str
+    cause: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung of the ladder. It passes when it could be run and every check does; else `finding` says why not."""
+
+    name: StageName
+    checks: tuple[Check, ...]
+    samples: tuple[Sample, ...]
+    finding: Finding | None
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.finding is None and bool(self.checks) and all(check.passed for check in self.checks)
+
+
+@dataclass(frozen=True)
+class PictureNote:
+    """A picture of the report. `thumbnail`, `crop` (what the model sees) and `difference` are data URIs or empty."""
+
+    name: str
+    width_px: int
+    height_px: int
+    mode: str
+    thumbnail: str = ""
+    crop: str = ""
+    difference: str = ""
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How a bundle, run by one backend in one precision, compares with its reference.
+
+    Attributes:
+        bundle: name of the bundle's folder.
+        model: name of the model.
+        backend: the engine that ran, such as `onnxruntime:CPUExecutionProvider`.
+        reference: `pytorch`, the checkpoint itself; or `golden`, what it gave when the bundle was made.
+        versions: libraries on this machine.
+        reference_versions: libraries that made the reference.
+        reference_seconds: time to compute or read the reference.
+        stages: in the order of the ladder.
+        cosines: ours, end to end, (K, T): a row a picture, a column a text; empty when it could not be computed.
+        reference_cosines: the reference's, (K, T).
+    """
+
+    schema_version: int
+    created: str
+    bundle: str
+    model: str
+    embedding_space: str
+    precision: str
+    backend: str
+    reference: ReferenceKind
+    versions: dict[str, str]
+    reference_versions: dict[str, str]
+    gates: Gates
+    reference_seconds: float
+    stages: tuple[Stage, ...]
+    pictures: tuple[PictureNote, ...]
+    texts: tuple[str, ...]
+    cosines: tuple[tuple[float | None, ...], ...]
+    reference_cosines: tuple[tuple[float | None, ...], ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(stage.passed for stage in self.stages)
+
+    @property
+    def first_drift(self) -> StageName | None:
+        """The first stage that fails, None when all pass."""
+        return next((stage.name for stage in self.stages if not stage.passed), None)
+
+    @property
+    def summary(self) -> str:
+        """One line: that all stages hold, or which drifts first, on which sample, by what, and why."""
+        for stage in self.stages:
+            if not stage.passed:
+                found = stage.finding
+                return f"first drift: {stage.name}" + (f": {found.numbers}; {found.cause}" if found else "")
+        return f"all {len(self.stages)} stages hold"
+
+    def stage(self, name: StageName) -> Stage:
+        """One rung of the ladder by name."""
+        return next(stage for stage in self.stages if stage.name == name)

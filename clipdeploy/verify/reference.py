@@ -1,0 +1,188 @@
+"""What the ladder compares with: the checkpoint itself in PyTorch, or what it gave when the bundle was made."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+import clipdeploy
+from clipdeploy.errors import CheckpointError, ImageError, InputError
+from clipdeploy.verify.records import ReferenceKind
+
+if TYPE_CHECKING:
+    from clipdeploy.bundle import Bundle
+    from clipdeploy.export.checkpoint import Checkpoint
+
+BATCH = 8
+"""Samples that go through a tower together, at most. Never one alone where there are more."""
+
+RUNTIME_LIBRARIES = ("numpy", "Pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino")
+REFERENCE_LIBRARIES = ("torch", "torchvision", "open_clip_torch", "transformers", "numpy", "Pillow")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and the name that reports call it by."""
+
+    name: str
+    path: Path
+
+    def open(self) -> Image.Image:
+        """The picture in its own mode, as the checkpoint's transform takes it; raises ImageError."""
+        try:
+            image = Image.open(self.path)
+            image.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ImageError(
+                f"cannot read picture {self.path}: {error}", fix="name a picture file that opens"
+            ) from error
+        return image
+
+
+class Reference(Protocol):
+    """The truth about K pictures and T texts.
+
+    Attributes:
+        kind: `pytorch` or `golden`.
+        pictures, texts: the samples; (K) and (T).
+        tools: versions of the libraries that made the numbers.
+        weights_sha256: of the weights that made the numbers, None where it is the bundle's own by construction.
+        crops: (K, H, W, 3) uint8 RGB, after resize and crop.
+        pixels: (K, 3, H, W) float32 RGB, normalised.
+        tokens: (T, L) int64.
+        image_embeds, text_embeds: (K, D) and (T, D) float32, L2-normalised, finite.
+    """
+
+    @property
+    def kind(self) -> ReferenceKind: ...
+    @property
+    def pictures(self) -> tuple[Picture, ...]: ...
+    @property
+    def texts(self) -> tuple[str, ...]: ...
+    @property
+    def tools(self) -> Mapping[str, str]: ...
+    @property
+    def weights_sha256(self) -> str | None: ...
+    @property
+    def crops(self) -> NDArray[np.uint8]: ...
+    @property
+    def pixels(self) -> NDArray[np.float32]: ...
+    @property
+    def tokens(self) -> NDArray[np.int64]: ...
+    @property
+    def image_embeds(self) -> NDArray[np.float32]: ...
+    @property
+    def text_embeds(self) -> NDArray[np.float32]: ...
+
+
+class CheckpointReference:
+    """The checkpoint itself, run in PyTorch on pictures and texts; each array is computed when first asked for.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        pictures: paths, or `Picture`s to give them other names; two or more.
+        texts: two or more.
+
+    Raises:
+        InputError: fewer than two of either.
+    """
+
+    kind: ReferenceKind = "pytorch"
+
+    def __init__(self, checkpoint: Checkpoint, pictures: Sequence[str | Path | Picture], texts: Sequence[str]) -> None:
+        self._checkpoint = checkpoint
+        self.pictures = tuple(p if isinstance(p, Picture) else Picture(Path(p).name, Path(p)) for p in pictures)
+        self.texts = tuple(texts)
+        self.weights_sha256: str | None = checkpoint.weights_sha256
+        check_enough(self.pictures, self.texts)
+
+    @cached_property
+    def tools(self) -> Mapping[str, str]:
+        return installed(REFERENCE_LIBRARIES)
+
+    @cached_property
+    def crops(self) -> NDArray[np.uint8]:
+        return np.stack([self._checkpoint.reference_crop(picture.open()) for picture in self.pictures])
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        return np.stack([self._checkpoint.reference_pixels(picture.open()) for picture in self.pictures])
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        return np.asarray(self._checkpoint.reference_tokens(list(self.texts)))
+
+    @cached_property
+    def image_embeds(self) -> NDArray[np.float32]:
+        parts = [self._checkpoint.reference_image_embeds(batch) for batch in batches(self.pixels)]
+        return _finite(np.concatenate(parts), "image")
+
+    @cached_property
+    def text_embeds(self) -> NDArray[np.float32]:
+        parts = [self._checkpoint.reference_text_embeds(batch) for batch in batches(self.tokens)]
+        return _finite(np.concatenate(parts), "text")
+
+
+class GoldenReference:
+    """The golden samples of a bundle; needs no PyTorch. Raises BundleCorruptError where they are not intact."""
+
+    kind: ReferenceKind = "golden"
+
+    def __init__(self, bundle: Bundle) -> None:
+        from clipdeploy.verify.golden import read_golden
+
+        golden = read_golden(bundle)
+        check_enough(golden.pictures, golden.texts)
+        self.pictures = golden.pictures
+        self.texts = golden.texts
+        self.tools: Mapping[str, str] = golden.tools
+        self.weights_sha256: str | None = None
+        self.crops = golden.crops
+        self.pixels = golden.pixels
+        self.tokens = golden.input_ids
+        self.image_embeds = golden.image_embeds
+        self.text_embeds = golden.text_embeds
+
+
+def check_enough(pictures: Sequence[Picture], texts: Sequence[str]) -> None:
+    """Raise InputError unless there are two pictures and two texts: with one, nothing can be told apart."""
+    if len(pictures) < 2 or len(texts) < 2:
+        raise InputError(
+            f"verifying needs at least two pictures and two texts, got {len(pictures)} and {len(texts)}",
+            fix="add pictures or texts, or verify with the bundle's golden samples",
+        )
+
+
+def batches(samples: NDArray[Any], size: int = BATCH) -> list[NDArray[Any]]:
+    """`samples` in parts of nearly equal length, `size` at most, so that no part is a lone rest."""
+    return np.array_split(samples, max(1, -(-len(samples) // size)))
+
+
+def installed(libraries: Sequence[str]) -> dict[str, str]:
+    """Versions of Python, clipdeploy, and those of `libraries` that are installed."""
+    versions = {"python": platform.python_version(), "clipdeploy": clipdeploy.__version__}
+    for library in libraries:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _finite(embeds: NDArray[np.float32], tower: str) -> NDArray[np.float32]:
+    if not np.isfinite(embeds).all():
+        bad = int((~np.isfinite(embeds)).any(axis=1).sum())
+        raise CheckpointError(
+            f"the checkpoint's own {tower} tower gives non-finite embeddings for {bad} of {len(embeds)} samples",
+            fix="the weights are damaged: fetch the checkpoint again",
+        )
+    return embeds
