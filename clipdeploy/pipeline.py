@@ -46,6 +46,7 @@ class ExportRequest:
         pretrained: tag or weights file for an architecture name.
         random_weights: take seeded random weights, for benchmarks.
         seed: of the random weights.
+        preprocessing: family of the preprocessing (`openai`, `siglip`, ...), for weights that state none.
         opset: ONNX operator set of the graphs.
         simplify: run onnxsim and the passes.
         measure: time the graph before and after each simplifying step.
@@ -59,6 +60,7 @@ class ExportRequest:
     pretrained: str | None = None
     random_weights: bool = False
     seed: int = 0
+    preprocessing: str | None = None
     opset: int = 19
     simplify: bool = True
     measure: bool = False
@@ -85,7 +87,7 @@ class VerifyRequest:
     Attributes:
         bundle: the bundle's folder.
         checkpoint: as `ExportRequest.model`; None verifies against the bundle's golden samples, without PyTorch.
-        pretrained, random_weights, seed: as in `ExportRequest`.
+        pretrained, random_weights, seed, preprocessing: as in `ExportRequest`.
         precision: which graphs.
         backend: which engine.
         images: pictures to compare on with a checkpoint, in place of the golden ones.
@@ -97,6 +99,7 @@ class VerifyRequest:
     pretrained: str | None = None
     random_weights: bool = False
     seed: int = 0
+    preprocessing: str | None = None
     precision: str = "fp32"
     backend: str = "auto"
     images: tuple[Path, ...] = ()
@@ -112,14 +115,14 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
         ParityError: the graphs drift from the checkpoint; no bundle is left.
         OutputError: the folder exists already or cannot be written.
     """
-    from clipdeploy.export.checkpoint import load_checkpoint
+    import clipdeploy.export  # noqa: F401  what is missing is better told now than after minutes of tracing
+    from clipdeploy.runtime.backends import choose_backend
 
     started = time.perf_counter()
     check_target(request.output, overwrite=request.overwrite)
-    progress(f"loading {request.model}", 0, 0)
-    checkpoint = load_checkpoint(
-        request.model, pretrained=request.pretrained, random_weights=request.random_weights, seed=request.seed
-    )
+    if request.simplify or request.verify:
+        choose_backend("auto")
+    checkpoint = _load(request.model, request, progress)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / TOKENIZER
         checkpoint.write_tokenizer(tokenizer)
@@ -146,6 +149,20 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     if request.html is not None:
         write_html(report, request.html)
     return report
+
+
+def _load(model: str, request: ExportRequest | VerifyRequest, progress: Progress) -> Checkpoint:
+    from clipdeploy.export.checkpoint import load_checkpoint
+
+    progress(f"loading {model}", 0, 0)
+    return load_checkpoint(
+        model,
+        pretrained=request.pretrained,
+        random_weights=request.random_weights,
+        seed=request.seed,
+        preprocessing_family=request.preprocessing,
+        progress=progress,
+    )
 
 
 def _manifest(checkpoint: Checkpoint, tokenizer_sha256: str) -> Manifest:
@@ -236,12 +253,7 @@ def _reference(bundle: Bundle, request: VerifyRequest, progress: Progress) -> Re
 
     if request.checkpoint is None:
         return GoldenReference(bundle)
-    from clipdeploy.export.checkpoint import load_checkpoint
-
-    progress(f"loading {request.checkpoint}", 0, 0)
-    checkpoint = load_checkpoint(
-        request.checkpoint, pretrained=request.pretrained, random_weights=request.random_weights, seed=request.seed
-    )
+    checkpoint = _load(request.checkpoint, request, progress)
     golden = read_golden(bundle)
     pictures = load_pictures(request.images) if request.images else golden.pictures
     return CheckpointReference(checkpoint, pictures, golden.texts)

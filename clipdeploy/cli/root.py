@@ -1,0 +1,56 @@
+"""The `clipdeploy` command: its help, its global options and the list of verbs."""
+
+from __future__ import annotations
+
+import click
+
+from clipdeploy import __version__
+from clipdeploy.cli.lazy import LazyGroup
+
+SECTIONS = {
+    "Start here": {
+        "demo": "Walk the whole way offline, with a small CLIP that is included.",
+        "doctor": "Look at this machine and say what to install.",
+    },
+    "From checkpoint to bundle": {
+        "export": "Make a bundle from a checkpoint.",
+        "verify": "Prove that a bundle answers as its checkpoint does.",
+        "inspect": "Show what is in a bundle or an ONNX graph.",
+    },
+    "Use a bundle": {
+        "classify": "Say what is in pictures.",
+        "embed": "Turn pictures or texts into vectors.",
+    },
+}
+
+EXAMPLES = (
+    "clipdeploy export ViT-B-32 --pretrained laion2b_s34b_b79k -o b32",
+    "clipdeploy verify b32",
+    'clipdeploy classify b32 photos/ --labels "a dog,a cat,a car"',
+    "clipdeploy embed b32 photos/ -o photos.npz",
+)
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(
+    cls=LazyGroup,
+    package="clipdeploy.cli",
+    sections=SECTIONS,
+    examples=EXAMPLES,
+    context_settings=CONTEXT,
+    subcommand_metavar="VERB [ARGS]...",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="clipdeploy", message="%(prog)s %(version)s")
+def root(debug: bool) -> None:
+    """Take a CLIP checkpoint to the edge.
+
+    The way is: checkpoint -> export -> verify -> use.
+
+    What travels is a bundle: a folder with two ONNX graphs, the tokenizer, golden samples and a
+    manifest. Only export needs PyTorch. A device needs the bundle and this package.
+
+    Each verb explains itself: clipdeploy VERB --help. Each takes --json, which prints one document
+    on stdout. NO_COLOR is honoured.
+    """

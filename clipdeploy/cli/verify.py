@@ -1,0 +1,75 @@
+"""`clipdeploy verify`: the parity ladder of an existing bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from clipdeploy.cli import options
+from clipdeploy.cli.console import Console
+from clipdeploy.cli.exit_codes import ExitCode
+from clipdeploy.cli.verb import Verb
+
+EXAMPLES = (
+    "clipdeploy verify b32",
+    "clipdeploy verify b32 --html parity.html",
+    "clipdeploy verify b32 --checkpoint ViT-B-32 --pretrained laion2b_s34b_b79k --images photos/",
+)
+
+
+@click.command(cls=Verb, examples=EXAMPLES)
+@options.bundle
+@click.option("--checkpoint", metavar="MODEL", help="Compare with this checkpoint. Needs the extra export.")
+@options.checkpoint
+@click.option("--images", multiple=True, metavar="PICTURES", help="Compare on these pictures, with --checkpoint.")
+@click.option("--html", type=options.PATH, metavar="FILE", help="Write the report as a page with the pictures.")
+@options.engine
+def verify(
+    console: Console,
+    bundle: Path,
+    checkpoint: str | None,
+    pretrained: str | None,
+    random_weights: bool,
+    seed: int,
+    preprocessing: str | None,
+    images: tuple[str, ...],
+    html: Path | None,
+    precision: str,
+    backend: str,
+) -> ExitCode:
+    """Prove that a bundle answers as its checkpoint does.
+
+    Without --checkpoint the bundle's golden samples are the reference, and PyTorch is not needed:
+    run it on the device.
+
+    Pixels, tokens, image tower, text tower, similarity and top-1 are compared in this order. Each
+    gets the reference's input, so the first that fails is the one to look at. Exit code 1 when
+    one fails.
+    """
+    from clipdeploy.pictures import find_pictures
+    from clipdeploy.pipeline import VerifyRequest, verify_bundle
+    from clipdeploy.verify.report import text_table, to_json
+
+    if checkpoint is None and (pretrained or random_weights or preprocessing or images):
+        raise click.UsageError(
+            "--pretrained, --random-weights, --preprocessing and --images go with --checkpoint MODEL."
+        )
+    request = VerifyRequest(
+        bundle=bundle,
+        checkpoint=checkpoint,
+        pretrained=pretrained,
+        random_weights=random_weights,
+        seed=seed,
+        preprocessing=preprocessing,
+        precision=precision,
+        backend=backend,
+        images=find_pictures(images) if images else (),
+        html=html,
+    )
+    report = verify_bundle(request, progress=console.progress)
+    console.result(json.loads(to_json(report)), text_table(report).rstrip())
+    if html is not None:
+        console.note(f"report: {html}")
+    return ExitCode.OK if report.passed else ExitCode.FAILED

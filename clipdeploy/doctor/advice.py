@@ -1,0 +1,58 @@
+"""What to install on this very machine."""
+
+from __future__ import annotations
+
+from clipdeploy.doctor.hardware import Hardware
+from clipdeploy.doctor.jetson import SBSA_WHEELS, Jetson
+from clipdeploy.doctor.probes import Imported, Probes
+from clipdeploy.doctor.records import Advice
+
+EXPORT = {"torch": "torch", "onnx": "onnx", "onnxsim": "onnxsim", "open_clip": "open-clip-torch"}
+"""Module -> distribution of the main libraries of the extra `export`."""
+
+_WITH_CUDA = "have ONNX Runtime with CUDA (this version of clipdeploy still runs on the CPU)"
+_CLIPDEPLOY_CPU = "pip install 'clipdeploy[cpu]'"
+_CLIPDEPLOY_GPU = "pip install 'clipdeploy[gpu]'"
+
+
+def install_runtime(hardware: Hardware, machine: str) -> str:
+    """The command that installs onnxruntime for this hardware."""
+    if not hardware.has_gpu:
+        return _CLIPDEPLOY_CPU
+    if hardware.jetson is not None:
+        index = hardware.jetson.wheels
+    elif machine in ("aarch64", "arm64"):
+        index = SBSA_WHEELS
+    else:
+        return _CLIPDEPLOY_GPU
+    return f"pip install onnxruntime-gpu --index-url {index}" if index else _CLIPDEPLOY_CPU
+
+
+def advise(probes: Probes, hardware: Hardware, runtime: Imported | None) -> list[Advice]:
+    """What is worth installing and is not there yet.
+
+    Args:
+        runtime: what came of importing onnxruntime, None when it is not installed.
+    """
+    advice = []
+    if hardware.jetson is not None:
+        advice += _for_jetson(probes, hardware.jetson)
+    command = install_runtime(hardware, probes.machine)
+    if runtime is None or runtime.error is not None:
+        advice.append(Advice("run bundles", (command,)))
+    elif hardware.has_gpu and "gpu" in command and "CUDAExecutionProvider" not in runtime.providers:
+        advice.append(Advice(_WITH_CUDA, ("pip uninstall -y onnxruntime", command)))
+    if not all(probes.has_module(module) for module in EXPORT):
+        advice.append(Advice("export checkpoints", ("pip install 'clipdeploy[export]'",)))
+    return advice
+
+
+def _for_jetson(probes: Probes, jetson: Jetson) -> list[Advice]:
+    advice = []
+    if jetson.jetpack_major is not None and jetson.jetpack_major < 6:
+        newer = "flash JetPack 6 or newer: JetPack 5 has Python 3.8, and clipdeploy needs 3.10"
+        advice.append(Advice("a Python that the Jetson's wheels are made for", (newer,)))
+    if not probes.has_module("tensorrt"):
+        commands = ("sudo apt-get install nvidia-jetpack", "python3 -m venv --system-site-packages .venv")
+        advice.append(Advice("TensorRT, which comes with JetPack and not from PyPI", commands))
+    return advice

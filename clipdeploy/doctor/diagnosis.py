@@ -1,0 +1,153 @@
+"""From what the probes say to facts, problems and advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from clipdeploy import __version__
+from clipdeploy.bundle import Bundle
+from clipdeploy.doctor.advice import EXPORT, advise, install_runtime
+from clipdeploy.doctor.hardware import Hardware, find_hardware
+from clipdeploy.doctor.probes import Imported, Probes, this_machine
+from clipdeploy.doctor.records import Diagnosis, Fact, Problem
+from clipdeploy.errors import BundleError
+
+# All of these bring the module `onnxruntime`; of two, whichever was installed last wins, file by file.
+ONNXRUNTIME_WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+ENGINES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+NOT_INSTALLED = "not installed"
+
+
+def diagnose(probes: Probes | None = None, *, bundle: Path | None = None) -> Diagnosis:
+    """Look at a machine, and at a bundle if one is given.
+
+    Args:
+        probes: how to look; None looks at this machine.
+        bundle: a bundle's folder to check, every file against its sha256.
+    """
+    probes = probes or this_machine()
+    hardware = find_hardware(probes)
+    wheels = {name: version for name, version in probes.distributions().items() if name in ONNXRUNTIME_WHEELS}
+    runtime = probes.try_import("onnxruntime") if probes.has_module("onnxruntime") else None
+    problems = [
+        *_runtime_problems(wheels, runtime, install_runtime(hardware, probes.machine)),
+        *_driver_problems(hardware),
+    ]
+    facts = [
+        *_machine_facts(probes, hardware),
+        *_engine_facts(probes, wheels, runtime, problems),
+        *_export_facts(probes),
+    ]
+    if bundle is not None:
+        fact, problem = _check_bundle(bundle)
+        facts.append(fact)
+        problems += [problem] if problem else []
+    return Diagnosis(tuple(facts), tuple(problems), tuple(advise(probes, hardware, runtime)))
+
+
+def _machine_facts(probes: Probes, hardware: Hardware) -> list[Fact]:
+    facts = [
+        Fact("machine", "clipdeploy", __version__),
+        Fact("machine", "Python", f"{probes.python}, {probes.executable}"),
+        Fact("machine", "platform", probes.platform),
+        Fact("machine", "CPU cores", str(probes.cpus)),
+    ]
+    jetson = hardware.jetson
+    if jetson is not None:
+        facts.append(Fact("machine", "Jetson", f"{jetson.board or 'unknown board'}, Jetson Linux {jetson.l4t}"))
+        facts.append(Fact("machine", "JetPack", jetson.jetpack or "unknown"))
+    gpus = [str(gpu) for gpu in hardware.gpus] or ["the Jetson's own" if jetson else "none found"]
+    return [*facts, *(Fact("machine", "NVIDIA GPU", gpu) for gpu in gpus)]
+
+
+def _engine_facts(
+    probes: Probes, wheels: Mapping[str, str], runtime: Imported | None, problems: list[Problem]
+) -> list[Fact]:
+    """The engines; one that is there and does not import is added to `problems`."""
+    value = NOT_INSTALLED
+    if runtime is not None:
+        names = ", ".join(f"{name} {version}" for name, version in sorted(wheels.items())) or runtime.version or ""
+        value = f"{names}: {', '.join(runtime.providers)}" if runtime.error is None else f"{names}: does not import"
+    facts = [Fact("engines", "onnxruntime", value)]
+    for module, name in ENGINES.items():
+        if not probes.has_module(module):
+            facts.append(Fact("engines", name, NOT_INSTALLED))
+            continue
+        imported = probes.try_import(module)
+        if imported.error is None:
+            facts.append(Fact("engines", name, imported.version or "installed"))
+            continue
+        facts.append(Fact("engines", name, "does not import"))
+        problems.append(
+            Problem(
+                f"{name} is installed and does not import: {imported.error}", f"pip install --force-reinstall {name}"
+            )
+        )
+    return facts
+
+
+def _export_facts(probes: Probes) -> list[Fact]:
+    versions = probes.distributions()
+    return [
+        Fact("export", name, versions.get(name, "installed") if probes.has_module(module) else NOT_INSTALLED)
+        for module, name in EXPORT.items()
+    ]
+
+
+def _runtime_problems(wheels: Mapping[str, str], runtime: Imported | None, install: str) -> list[Problem]:
+    if len(wheels) > 1:
+        names = sorted(wheels)
+        return [
+            Problem(
+                f"{' and '.join(names)} are both installed and overwrite each other's files",
+                f"pip uninstall -y {' '.join(names)} && {install}",
+            )
+        ]
+    if runtime is None:
+        return [Problem("no inference engine is installed, so no bundle can run", install)]
+    if runtime.error is not None:
+        name = next(iter(wheels), "onnxruntime")
+        return [
+            Problem(
+                f"{name} is installed and does not import: {runtime.error}", f"pip uninstall -y {name} && {install}"
+            )
+        ]
+    if "onnxruntime-gpu" in wheels and "CUDAExecutionProvider" not in runtime.providers:
+        return [
+            Problem(
+                "onnxruntime-gpu is installed but has no CUDA provider: another wheel has overwritten its files",
+                f"pip uninstall -y onnxruntime onnxruntime-gpu && {install}",
+            )
+        ]
+    return []
+
+
+def _driver_problems(hardware: Hardware) -> list[Problem]:
+    if hardware.silent_driver is None:
+        return []
+    return [
+        Problem(
+            f"the NVIDIA driver is loaded ({hardware.silent_driver}) but nvidia-smi does not answer",
+            "restart the machine after a driver update; in a container, start it with --gpus all",
+        )
+    ]
+
+
+def _check_bundle(folder: Path) -> tuple[Fact, Problem | None]:
+    try:
+        bundle = Bundle.open(folder)
+    except BundleError as error:
+        return Fact("bundle", str(folder), "cannot be used"), Problem(error.message, error.fix or "export it again")
+    return Fact("bundle", str(folder), f"{bundle.model.name}, {len(bundle.manifest.files)} files, all intact"), None

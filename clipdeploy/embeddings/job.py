@@ -1,0 +1,248 @@
+"""Many pictures or texts to one file of vectors: in parts, so that an interrupted job goes on where it was.
+
+The parts lie beside the output in `.NAME.parts/KEY/`. The key names the embedding space, the graph, the engine and
+the list of inputs with their sizes and times, so that parts of another job are never taken for this one's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.embeddings.files import (
+    Part,
+    Parts,
+    Vectors,
+    check_output,
+    read_key,
+    read_summary,
+    write_vectors,
+)
+from clipdeploy.errors import ImageError, InputError, OutputError
+from clipdeploy.pictures import Skipped, none_could_be_read, read_pictures
+from clipdeploy.progress import Progress, silent
+from clipdeploy.spec import Precision, Tower
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.clip import Clip
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What to embed and where to.
+
+    Attributes:
+        bundle: the bundle's folder.
+        output: an `.npz` or `.parquet` file.
+        pictures: picture files; or
+        texts: texts. Exactly one of the two.
+        precision: which graph.
+        backend: which engine.
+        batch_size: inputs per run of the graph.
+        part_size: inputs per part; an interruption loses no more than one part.
+        overwrite: replace an output that is already there.
+    """
+
+    bundle: Path
+    output: Path
+    pictures: tuple[Path, ...] = ()
+    texts: tuple[str, ...] = ()
+    precision: str = "fp32"
+    backend: str = "auto"
+    batch_size: int = 32
+    part_size: int = 256
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What an embed job wrote.
+
+    Attributes:
+        count: vectors in the output.
+        embed_dim: D.
+        skipped: pictures that could not be read.
+        cut: texts that were longer than the model takes and lost their end.
+        resumed: inputs whose vectors came from an interrupted job.
+        up_to_date: the output was there already, from the same inputs; nothing was computed.
+    """
+
+    output: Path
+    count: int
+    embed_dim: int
+    embedding_space: str
+    precision: str
+    backend: str
+    skipped: tuple[Skipped, ...]
+    cut: int
+    resumed: int
+    up_to_date: bool
+    seconds: float
+
+
+def embed(request: EmbedRequest, *, progress: Progress = silent) -> EmbedResult:
+    """Embed all pictures or texts of the request into one file.
+
+    Run again after an interruption, it goes on with the next part; run again after the end, it does nothing.
+    The file is written beside its place and renamed.
+
+    Raises:
+        InputError: neither or both of pictures and texts, or a size below 1.
+        ImageError: not one of the pictures could be read.
+        MissingExtraError: the output is `.parquet` and pyarrow is not installed.
+        OutputError: the output is of another kind, cannot be written, or is there already from other inputs.
+        BundleError, BackendError: the bundle or the engine cannot be used.
+    """
+    from clipdeploy.runtime.clip import load
+
+    started = time.perf_counter()
+    _check(request)
+    bundle = Bundle.open(request.bundle)
+    with load(bundle, precision=request.precision, backend=request.backend, check_hashes=False) as clip:
+        key = _key(request, clip)
+        if _is_done(request, key):
+            return _result(request, clip, started, resumed=0, up_to_date=True)
+        parts = Parts(request.output, key)
+        resumed = _fill(parts, request, clip, progress)
+        progress(f"writing {request.output.name}", 0, 0)
+        vectors = _merge(parts, request, clip, key)
+        write_vectors(request.output, vectors)
+        parts.remove()
+        return _result(request, clip, started, resumed=resumed, up_to_date=False)
+
+
+def _check(request: EmbedRequest) -> None:
+    if bool(request.pictures) == bool(request.texts):
+        given = "both" if request.pictures else "neither"
+        raise InputError(f"expected pictures or texts to embed, got {given}", fix="give one of the two")
+    if request.batch_size < 1 or request.part_size < 1:
+        raise InputError(
+            f"batch_size and part_size must be at least 1, got {request.batch_size} and {request.part_size}",
+            fix="leave them at 32 and 256",
+        )
+    check_output(request.output)
+
+
+def _key(request: EmbedRequest, clip: Clip) -> str:
+    """16 hex digits over everything that shapes the output."""
+    tower = Tower.IMAGE if request.pictures else Tower.TEXT
+    graph = clip.bundle.manifest.files[tower.graph_name(Precision.parse(request.precision))].sha256
+    digest = hashlib.sha256()
+    for fact in (clip.embedding_space, graph, clip.backend.name, tower.value, str(request.part_size)):
+        digest.update(f"{fact}\n".encode())
+    for text in request.texts:
+        digest.update(json.dumps(text).encode() + b"\n")
+    for path in request.pictures:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ImageError(f"{path} cannot be read: {error.strerror}", fix="check the list of pictures") from error
+        digest.update(json.dumps([str(path), stat.st_size, stat.st_mtime_ns]).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _is_done(request: EmbedRequest, key: str) -> bool:
+    """Whether the output holds this very job already; raises OutputError when it holds something else."""
+    if request.overwrite or not os.path.lexists(request.output):
+        return False
+    if read_key(request.output) == key:
+        return True
+    raise OutputError(
+        f"{request.output} exists already, made from other inputs or by another model",
+        fix="choose another file with -o, or pass --overwrite",
+    )
+
+
+def _fill(parts: Parts, request: EmbedRequest, clip: Clip, progress: Progress) -> int:
+    """Make the parts that are not there yet; returns how many inputs the others hold."""
+    inputs: Sequence[Path | str] = request.pictures or request.texts
+    what = "embedding pictures" if request.pictures else "embedding texts"
+    total, resumed = len(inputs), 0
+    for index, start in enumerate(range(0, total, request.part_size)):
+        stop = min(start + request.part_size, total)
+        if parts.has(index):
+            resumed += stop - start
+            continue
+
+        def report(done: int, start: int = start) -> None:
+            progress(what, start + done, total)
+
+        report(0)
+        if request.pictures:
+            part = _picture_part(clip, request.pictures[start:stop], start, request.batch_size, report)
+        else:
+            part = _text_part(clip, request.texts[start:stop], start, request.batch_size, report)
+        parts.write(index, part)
+    return resumed
+
+
+def _picture_part(
+    clip: Clip, pictures: Sequence[Path], start: int, batch_size: int, report: Callable[[int], None]
+) -> Part:
+    """The vectors of `pictures`, whose first is number `start` of the job."""
+    embeds, rows, skipped = [], list[int](), list[tuple[int, str]]()
+    for batch in read_pictures(clip.images, pictures, batch_size=batch_size):
+        embeds.append(clip.encode_pixels(clip.images.normalize(batch.crops), batch_size=batch_size))
+        rows += [start + row for row in batch.rows]
+        skipped += [(start + row, reason) for row, reason in batch.skipped]
+        report(len(rows) + len(skipped))
+    return Part(tuple(rows), np.concatenate(embeds), tuple(skipped), cut=0)
+
+
+def _text_part(clip: Clip, texts: Sequence[str], start: int, batch_size: int, report: Callable[[int], None]) -> Part:
+    """The vectors of `texts`, whose first is number `start` of the job."""
+    embeds = []
+    for first in range(0, len(texts), batch_size):
+        batch = texts[first : first + batch_size]
+        embeds.append(clip.encode_text(batch, batch_size=batch_size))
+        report(first + len(batch))
+    cut = sum(clip.tokenizer.count(text) > clip.spec.tokens.context_length for text in texts)
+    return Part(tuple(range(start, start + len(texts))), np.concatenate(embeds), (), cut)
+
+
+def _merge(parts: Parts, request: EmbedRequest, clip: Clip, key: str) -> Vectors:
+    """All parts as one; raises ImageError when they hold no vector at all."""
+    inputs: Sequence[Path | str] = request.pictures or request.texts
+    loaded = [parts.read(index) for index in range(-(-len(inputs) // request.part_size))]
+    rows = [row for part in loaded for row in part.rows]
+    if not rows:
+        parts.remove()
+        raise none_could_be_read([item for part in loaded for item in part.skipped])
+    return Vectors(
+        names=tuple(str(inputs[row]) for row in rows),
+        embeddings=np.concatenate([part.embeddings for part in loaded]),
+        kind="pictures" if request.pictures else "texts",
+        model=clip.spec.name,
+        embedding_space=clip.embedding_space,
+        precision=Precision.parse(request.precision).value,
+        backend=clip.backend.name,
+        skipped=tuple(Skipped(str(inputs[row]), reason) for part in loaded for row, reason in part.skipped),
+        cut=sum(part.cut for part in loaded),
+        key=key,
+    )
+
+
+def _result(request: EmbedRequest, clip: Clip, started: float, *, resumed: int, up_to_date: bool) -> EmbedResult:
+    summary = read_summary(request.output)
+    return EmbedResult(
+        output=request.output,
+        count=summary.count,
+        embed_dim=clip.spec.embed_dim,
+        embedding_space=clip.embedding_space,
+        precision=Precision.parse(request.precision).value,
+        backend=clip.backend.name,
+        skipped=summary.skipped,
+        cut=summary.cut,
+        resumed=resumed,
+        up_to_date=up_to_date,
+        seconds=time.perf_counter() - started,
+    )
