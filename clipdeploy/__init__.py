@@ -5,7 +5,7 @@
     clip = clipdeploy.load("bundle/")
     clip.classify("photo.jpg", ["a dog", "a cat"]).label
 
-Importing this package costs next to nothing: numpy, Pillow and tokenizers come with the first use of the runtime,
+Importing this package costs next to nothing: numpy and Pillow come with the first use of the runtime,
 PyTorch, ONNX and click never.
 """
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer as Backend
 
-from clipdeploy.errors import BundleCorruptError, TextError
+from clipdeploy.errors import BundleCorruptError, MissingExtraError, TextError
+from clipdeploy.runtime.bpe import BytePairs
 from clipdeploy.runtime.cleaning import clean
 from clipdeploy.spec import TokenSpec
 
@@ -33,17 +34,18 @@ class Tokenizer:
 
     Raises:
         BundleCorruptError: the file cannot be read, or says something else than `spec`.
+        MissingExtraError: it is not CLIP's own tokenizer, and the `tokenizers` library is not installed.
     """
 
     def __init__(self, path: Path, spec: TokenSpec) -> None:
         self.spec = spec
-        backend = _read(path)
-        pattern = _words_pattern(backend)
+        content = _read(path)
+        pattern = _words_pattern(content)
         self._ids: _ClipWords | _WholeText
         if pattern is not None:
-            self._ids = _ClipWords(backend, pattern, spec, path)
+            self._ids = _ClipWords(content, pattern, spec, path)
         else:
-            self._ids = _WholeText(backend, spec, path)
+            self._ids = _WholeText(content, spec, path)
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """The ids of `texts`.
@@ -85,14 +87,19 @@ class _ClipWords:
     and a special token counts only where that pattern finds it: in `<<start_of_text>` it is plain characters.
     """
 
-    def __init__(self, backend: Backend, pattern: str, spec: TokenSpec, path: Path) -> None:
-        start, end = backend.token_to_id(_START), backend.token_to_id(_END)
-        if start is None or end is None or (start, end) != (spec.start_id, spec.end_id):
+    def __init__(self, content: dict[str, Any], pattern: str, spec: TokenSpec, path: Path) -> None:
+        try:
+            model = content["model"]
+            vocabulary = model["vocab"]
+            start, end = vocabulary[_START], vocabulary[_END]
+            self._merges = BytePairs(vocabulary, model["merges"], model["end_of_word_suffix"])
+            self._pattern = re.compile(pattern)
+        except (KeyError, TypeError, ValueError, re.error) as error:
+            raise _unreadable(path, f"{type(error).__name__} {error}") from error
+        if (start, end) != (spec.start_id, spec.end_id):
             raise _disagree(path, f"start and end ids {start}, {end}", spec)
         self._spec = spec
         self._start, self._end = start, end
-        self._model = backend.model
-        self._pattern = re.compile(pattern)
         self._byte_letters = _byte_letters()
         self._specials = {_START: (start,), _END: (end,)}
         self._known: dict[str, tuple[int, ...]] = dict(self._specials)
@@ -113,7 +120,7 @@ class _ClipWords:
 
     def _merge(self, word: str) -> tuple[int, ...]:
         letters = word.encode("utf-8").decode("latin-1").translate(self._byte_letters)
-        ids = tuple(token.id for token in self._model.tokenize(letters))
+        ids = self._merges(letters)
         if len(word) <= _CACHED_WORD_LENGTH:
             if len(self._known) >= _CACHED_WORDS:
                 self._known = dict(self._specials)
@@ -124,14 +131,21 @@ class _ClipWords:
 class _WholeText:
     """Any other tokenizer: the `tokenizers` library does all after the cleaning, as its file says."""
 
-    def __init__(self, backend: Backend, spec: TokenSpec, path: Path) -> None:
-        cut, pad = backend.truncation, backend.padding
+    def __init__(self, content: dict[str, Any], spec: TokenSpec, path: Path) -> None:
+        try:
+            from tokenizers import Tokenizer as Backend
+        except ImportError as error:
+            raise MissingExtraError("tokenizers", extra="tokenizers", needed_for="this bundle's tokenizer") from error
+        try:
+            self._backend = Backend.from_str(json.dumps(content))
+            self._uncut = Backend.from_str(json.dumps({**content, "truncation": None, "padding": None}))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise _unreadable(path, str(error)) from error
+        cut, pad = self._backend.truncation, self._backend.padding
         if cut is None or cut["max_length"] != spec.context_length:
             raise _disagree(path, f"truncation {cut}", spec)
         if pad is None or (pad["length"], pad["pad_id"]) != (spec.context_length, spec.pad_id):
             raise _disagree(path, f"padding {pad}", spec)
-        self._backend = backend
-        self._uncut: Backend | None = None
 
     def cut(self, text: str) -> list[int]:
         """Exactly `context_length` ids, the padding included."""
@@ -139,32 +153,28 @@ class _WholeText:
         return ids
 
     def count(self, text: str) -> int:
-        if self._uncut is None:
-            self._uncut = Backend.from_str(self._backend.to_str())
-            self._uncut.no_truncation()
-            self._uncut.no_padding()
         return len(self._uncut.encode(text).ids)
 
 
-def _read(path: Path) -> Backend:
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BundleCorruptError(f"there is no tokenizer file {path}", fix="copy the bundle again, whole")
     try:
-        return Backend.from_file(str(path))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleCorruptError(
-            f"tokenizer file {path} cannot be read: {error}", fix="copy the bundle again"
-        ) from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, f"it holds a {type(content).__name__}")
+    return content
 
 
-def _words_pattern(backend: Backend) -> str | None:
+def _words_pattern(content: dict[str, Any]) -> str | None:
     """The split pattern of a file that carries our mark, else None."""
-    if backend.pre_tokenizer is None:
+    try:
+        pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    except (KeyError, IndexError, TypeError):
         return None
-    state = json.loads(backend.pre_tokenizer.__getstate__())
-    first = (state.get("pretokenizers") or [{}])[0]
-    pattern = first["pattern"].get("Regex", "") if first.get("type") == "Split" else ""
-    return pattern if pattern.startswith(WORDS_MARK) else None
+    return pattern if isinstance(pattern, str) and pattern.startswith(WORDS_MARK) else None
 
 
 def _byte_letters() -> dict[int, int]:
@@ -175,6 +185,10 @@ def _byte_letters() -> dict[int, int]:
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: 0x100 + place for place, byte in enumerate(others)}
+
+
+def _unreadable(path: Path, why: str) -> BundleCorruptError:
+    return BundleCorruptError(f"tokenizer file {path} cannot be read: {why}", fix="copy the bundle again, whole")
 
 
 def _disagree(path: Path, found: str, spec: TokenSpec) -> BundleCorruptError:
