@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## export our own small CLIP, verify it, classify pictures, all offline
-	$(BIN)/clipdeploy demo --out out/demo
+	$(BIN)/clipdeploy demo -o out/demo
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest

@@ -75,7 +75,10 @@ def test_the_version_is_the_packages() -> None:
 
 
 def test_importing_touches_nothing_heavy() -> None:
-    code = "import json, sys, clipdeploy; clipdeploy.load; print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    code = (
+        "import json, sys, clipdeploy; clipdeploy.load;"
+        "print(json.dumps(sorted({m.partition('.')[0] for m in sys.modules})))"
+    )
     assert not set(json.loads(python(code))) & {*HEAVY, "tokenizers", "ftfy"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -51,7 +51,7 @@ def _text(outcome: DemoOutcome) -> str:
         for answer in outcome.answers
     ]
     right = f"{outcome.right} of {plural(len(outcome.answers), 'picture')} right, of {outcome.labels} labels"
-    found: list[Any] = [(search.query, ", ".join(path.name for path in search.paths)) for search in outcome.searches]
+    found = [(search.query, ", ".join("/".join(path.parts[-2:]) for path in search.paths)) for search in outcome.searches]
     return "\n\n".join(
         [
             outcome_text(outcome.export),
