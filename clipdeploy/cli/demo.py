@@ -51,7 +51,7 @@ def _text(outcome: DemoOutcome) -> str:
         for answer in outcome.answers
     ]
     right = f"{outcome.right} of {plural(len(outcome.answers), 'picture')} right, of {outcome.labels} labels"
-    found = [(search.query, ", ".join("/".join(path.parts[-2:]) for path in search.paths)) for search in outcome.searches]
+    found = [(s.query, ", ".join("/".join(path.parts[-2:]) for path in s.paths)) for s in outcome.searches]
     return "\n\n".join(
         [
             outcome_text(outcome.export),

@@ -1,0 +1,143 @@
+"""What the benchmarks share: fair timing, the machine they ran on, tables and files."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipdeploy.bundle import write_text
+
+OUT = Path("out/bench")
+_LIBRARIES = ("clipdeploy", "numpy", "pillow", "onnxruntime", "torch", "torchvision", "open-clip-torch", "onnxsim")
+_FULL_HD = (1920, 1080)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of one call, in ms, over all measured calls."""
+
+    median_ms: float
+    fastest_ms: float
+    p90_ms: float
+    calls: int
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 7, calls: int = 10
+) -> dict[str, Timing]:
+    """Time candidates side by side, so that what slows the machine for a while slows them all.
+
+    Each round runs every candidate once unmeasured (threads of the one before wind down) and `calls` times
+    measured; the next round starts with another candidate.
+    """
+    names, samples = list(candidates), {name: [] for name in candidates}  # type: ignore[var-annotated]
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                candidates[name]()
+                for _ in range(calls):
+                    started = time.perf_counter()
+                    candidates[name]()
+                    samples[name].append((time.perf_counter() - started) * 1e3)
+    finally:
+        gc.enable()
+    return {name: _timing(values) for name, values in samples.items()}
+
+
+def _timing(values: Sequence[float]) -> Timing:
+    return Timing(
+        median_ms=statistics.median(values),
+        fastest_ms=min(values),
+        p90_ms=float(np.percentile(values, 90)),
+        calls=len(values),
+    )
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """The machine and the libraries."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load_1min": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "libraries": {name: found for name in _LIBRARIES if (found := _version(name)) is not None},
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A plain table: the first column to the left, the others to the right."""
+    lines = [tuple(head), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a result, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
+    """A 1920x1080 JPEG of quality 90: `photo` scaled to cover it, or coloured clouds with a camera's grain."""
+    width, height = _FULL_HD
+    if photo is not None:
+        with Image.open(photo) as opened:
+            image = opened.convert("RGB")
+        scale = max(width / image.width, height / image.height)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        image = image.crop((0, 0, width, height))
+    else:
+        rng = np.random.default_rng(0)
+        clouds = Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8))
+        smooth = np.asarray(clouds.resize(_FULL_HD, Image.Resampling.BICUBIC), dtype=np.float32)
+        grain = rng.normal(0, 6, smooth.shape)
+        image = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=90)
+    return path
+
+
+def random_bundle(model: str, folder: Path | None = None) -> Path:
+    """The bundle of an architecture with seeded random weights, exported to `folder` unless it is there already."""
+    from clipdeploy.pipeline import ExportRequest, export_bundle
+
+    folder = folder or OUT / model
+    if not (folder / "manifest.json").is_file():
+        print(f"exporting {model} with random weights to {folder}", flush=True)
+        export_bundle(ExportRequest(model=model, output=folder, random_weights=True))
+    return folder

@@ -1,0 +1,155 @@
+"""The export stage: one encoder of a checkpoint to a lean fp32 ONNX graph, checked against the checkpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdeploy.errors import ExportError, OutputError
+from clipdeploy.export.checkpoint import Checkpoint
+from clipdeploy.export.checks import Feeds, embeddings
+from clipdeploy.export.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, move_graph, scratch_folder
+from clipdeploy.export.opset import DEFAULT_OPSET, check_opset
+from clipdeploy.export.simplify import SimplifyStep, describe_graph, simplify_graph
+from clipdeploy.export.towers import build_tower
+from clipdeploy.export.trace import trace_tower
+from clipdeploy.progress import Progress, silent
+from clipdeploy.spec import TokenSpec, Tower
+
+TRACE_TOLERANCE = 1e-4
+"""Largest difference that tracing may make to an embedding of length 1, as the fp32 gate of `verify`."""
+
+_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a tower is exported.
+
+    Attributes:
+        opset: ONNX operator set, 17 to 23.
+        simplify: run onnxsim and the passes.
+        measure: time the graph before and after.
+        inline_limit_bytes: weights beyond this lie in a file beside the graph.
+    """
+
+    opset: int = DEFAULT_OPSET
+    simplify: bool = True
+    measure: bool = False
+    inline_limit_bytes: int = INLINE_LIMIT_BYTES
+
+
+@dataclass(frozen=True)
+class TowerResult:
+    """What exporting a tower wrote.
+
+    Attributes:
+        graph: the ONNX file.
+        weights: the file of weights beside it, where they are too large for it.
+        opset: of the graph.
+        steps: the graph as traced, whose `max_abs` is against the checkpoint, then one record for each change to it.
+        seconds: all of it.
+    """
+
+    tower: Tower
+    graph: Path
+    weights: Path | None
+    opset: int
+    steps: tuple[SimplifyStep, ...]
+    seconds: float
+
+
+def export_tower(
+    checkpoint: Checkpoint, tower: Tower, folder: Path, options: ExportOptions, progress: Progress = silent
+) -> TowerResult:
+    """Trace and simplify one encoder into `folder`; the graph appears there when it is whole and checked.
+
+    Raises:
+        ExportError: it cannot be traced at this opset, or the graph answers otherwise than the checkpoint.
+        MissingExtraError: onnxruntime, which checks the graph, is not installed.
+        OutputError: `folder` cannot be written.
+    """
+    started = time.perf_counter()
+    check_opset(options.opset)
+    target = folder / tower.graph_name()
+    try:
+        with scratch_folder(folder) as scratch:
+            steps = _export(checkpoint, tower, scratch / target.name, target, options, progress)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error}", fix="free space or choose another folder") from error
+    weights = data_path(target)
+    return TowerResult(
+        tower=tower,
+        graph=target,
+        weights=weights if weights.exists() else None,
+        opset=int(load_graph(target).opset_imports[""]),
+        steps=steps,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def sample_feeds(checkpoint: Checkpoint, tower: Tower, *, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """A batch to compare graphs on: `(3, 3, H, W)` float32 of random pixels, or `(3, L)` int64 of random texts."""
+    spec, rng = checkpoint.spec, np.random.default_rng(seed)
+    name = spec.tower(tower).input.name
+    if tower is Tower.TEXT:
+        return {name: _random_texts(spec.tokens, rng)}
+    return {name: rng.standard_normal((_SAMPLES, 3, spec.pixels.height, spec.pixels.width), dtype=np.float32)}
+
+
+def _export(
+    checkpoint: Checkpoint, tower: Tower, traced: Path, target: Path, options: ExportOptions, progress: Progress
+) -> tuple[SimplifyStep, ...]:
+    """Write `traced`, check it, write `target`; returns the steps."""
+    started = time.perf_counter()
+    progress(f"tracing the {tower.value} encoder", 0, 0)
+    spec = checkpoint.spec.tower(tower)
+    limit = options.inline_limit_bytes
+    # Weights beside the graph are read only when needed: cheaper for a file that lives a moment.
+    beside = 0 if options.simplify else limit
+    trace_tower(build_tower(checkpoint.model, tower), spec, traced, opset=options.opset, inline_limit_bytes=beside)
+    feeds = sample_feeds(checkpoint, tower)
+    difference = _difference(checkpoint, tower, traced, feeds)
+    seconds = time.perf_counter() - started
+    if options.simplify:
+        result = simplify_graph(
+            traced, target, feeds=feeds, progress=progress, measure=options.measure, inline_limit_bytes=limit
+        )
+        return (replace(result.steps[0], max_abs=difference, seconds=seconds), *result.steps[1:])
+    step = describe_graph("traced", traced, max_abs=difference, seconds=seconds)
+    move_graph(traced, target)
+    return (step,)
+
+
+def _difference(checkpoint: Checkpoint, tower: Tower, graph: Path, feeds: Feeds) -> float:
+    """Largest difference of a graph to its checkpoint; raises ExportError beyond `TRACE_TOLERANCE`."""
+    (batch,) = feeds.values()
+    encode: Any = checkpoint.reference_image_embeds if tower is Tower.IMAGE else checkpoint.reference_text_embeds
+    expected = encode(batch)
+    worst = max(float(np.abs(found - expected[: len(found)]).max()) for found in embeddings(graph, feeds))
+    if not worst <= TRACE_TOLERANCE:  # NaN is no small difference either
+        raise ExportError(
+            f"the traced {tower.value} encoder of {checkpoint.source} differs from the checkpoint by {worst:.3g}; "
+            f"at most {TRACE_TOLERANCE:g} is allowed",
+            fix="report the architecture; another --opset may help",
+        )
+    return worst
+
+
+def _random_texts(spec: TokenSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Texts of three lengths, the longest filling the context: `(3, L)` int64."""
+    length = spec.context_length
+    special = [i for i in (spec.start_id, spec.end_id, spec.pad_id) if i is not None]
+    words = np.setdiff1d(rng.integers(0, spec.vocab_size, 8 * length), special)
+    head = [] if spec.start_id is None else [spec.start_id]
+    rows = np.full((_SAMPLES, length), spec.pad_id, dtype=np.int64)
+    room = length - len(head) - 1
+    for row, count in zip(rows, (1, room // 2, room), strict=True):
+        ids = [*head, *rng.choice(words, count), spec.end_id]
+        row[: len(ids)] = ids
+    return rows

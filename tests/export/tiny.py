@@ -1,0 +1,128 @@
+"""Tiny seeded CLIPs in open_clip's own classes, one for each thing that an encoder can be built from."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from torch import Tensor, nn
+
+from clipdeploy.spec import TensorSpec, Tower, TowerSpec
+
+EMBED_DIM, LENGTH, VOCABULARY = 32, 16, 100
+START, EOS, PAD = 98, 99, 0
+_VISION = {"layers": 2, "width": 64, "head_width": 16, "patch_size": 8, "image_size": 32}
+_TEXT = {"context_length": LENGTH, "vocab_size": VOCABULARY, "width": 64, "heads": 4, "layers": 2}
+_POOLER = {"attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4}
+_EXTRAS = {"qk_norm": True, "scale_heads": True, "scale_attn_inner": True, "scale_attn": True, "scale_fc": True}
+
+# name: (class, vision_cfg, text_cfg, more)
+_RECIPES: dict[str, tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "vit": (CLIP, {}, {}, {}),
+    "quickgelu": (CLIP, {}, {}, {"quick_gelu": True}),
+    "resnet": (CLIP, {"layers": (1, 1, 1, 1), "width": 16, "image_size": 64, "head_width": 16}, {}, {}),
+    "mean_pool": (CLIP, {"pool_type": "avg"}, {"pool_type": "eos", "eos_id": EOS}, {}),
+    "mean_pool_then_norm": (CLIP, {"pool_type": "avg", "final_ln_after_pool": True}, {"pool_type": "last"}, {}),
+    "no_first_norm": (CLIP, {"no_ln_pre": True}, {"pool_type": "first", "no_causal_mask": True}, {}),
+    "layer_scale": (CLIP, {"ls_init_value": 0.1}, {"ls_init_value": 0.1}, {}),
+    "norms_everywhere": (CLIP, _EXTRAS, _EXTRAS, {}),
+    "siglip_text": (CustomTextCLIP, {}, {"pool_type": "last", "no_causal_mask": True, "proj_bias": True}, {}),
+    "no_projection": (CustomTextCLIP, {}, {"proj_type": "none", "width": EMBED_DIM}, {}),
+    "coca": (CustomTextCLIP, _POOLER, {"embed_cls": True, "output_tokens": True}, {}),
+    "coca_unmasked": (CustomTextCLIP, {"output_tokens": True}, {"embed_cls": True, "no_causal_mask": True}, {}),
+}
+_TIMM: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "siglip": (
+        {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"},
+        {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 4},
+    ),
+    "convnext": (
+        {"timm_model_name": "convnext_base", "timm_pool": "avg", "timm_proj": "linear"},
+        {"depths": (1, 1, 2, 1), "dims": (16, 24, 32, 48)},
+    ),
+    "mobileclip": (
+        {"timm_model_name": "fastvit_mci0", "timm_pool": "avg", "timm_proj": ""},
+        {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)},
+    ),
+}
+NAMES = (*_RECIPES, *_TIMM, "roberta")
+
+
+def clip(name: str) -> nn.Module:
+    """A model of `NAMES`, in eval mode, its biases and norms away from zeros and ones."""
+    torch.manual_seed(0)
+    if name == "roberta":
+        model = _roberta_clip()
+    elif name in _TIMM:
+        model = _timm_clip(*_TIMM[name])
+    else:
+        cls, vision, text, more = _RECIPES[name]
+        model = cls(EMBED_DIM, CLIPVisionCfg(**{**_VISION, **vision}), CLIPTextCfg(**{**_TEXT, **text}), **more)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter += 0.1 * torch.randn_like(parameter)
+            elif parameter.ndim == 4:  # else convolutions damp a random picture until all look alike
+                parameter *= 2.0
+    return model.eval()
+
+
+def samples(model: nn.Module, tower: Tower, count: int = 3) -> Tensor:
+    """Distinct inputs: `(count, 3, H, W)` float32, or `(count, L)` int64 of texts of several lengths."""
+    generator = torch.Generator().manual_seed(1)
+    if tower is Tower.IMAGE:
+        size: Any = model.visual.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return torch.randn(count, 3, height, width, generator=generator)
+    ids = torch.randint(1, START, (count, LENGTH), generator=generator)
+    ids[:, 0] = START
+    for row, end in enumerate((5, LENGTH - 1, 2, 9, 11)[:count]):
+        ids[row, end] = EOS
+        ids[row, end + 1 :] = PAD
+    return ids
+
+
+def reference(model: Any, tower: Tower, batch: Tensor) -> Tensor:
+    """What the model itself answers: `(N, D)` of length 1."""
+    encode = model.encode_image if tower is Tower.IMAGE else model.encode_text
+    with torch.no_grad():
+        answer = encode(batch, normalize=False)
+    answer = answer[0] if isinstance(answer, tuple) else answer
+    return torch.nn.functional.normalize(answer, dim=-1)
+
+
+def spec(model: nn.Module, tower: Tower) -> TowerSpec:
+    """The record of a tower."""
+    batch = samples(model, tower, 1)
+    width = reference(model, tower, batch).shape[1]
+    names = ("pixel_values", "image_embeds") if tower is Tower.IMAGE else ("input_ids", "text_embeds")
+    dtype = "float32" if tower is Tower.IMAGE else "int64"
+    return TowerSpec(
+        tower,
+        "tiny",
+        sum(p.numel() for p in model.parameters()),
+        TensorSpec(names[0], dtype, ("batch", *batch.shape[1:])),
+        TensorSpec(names[1], "float32", ("batch", width)),
+    )
+
+
+def _timm_clip(vision: dict[str, Any], sizes: dict[str, Any]) -> nn.Module:
+    import timm
+
+    create = timm.create_model
+    with mock.patch("timm.create_model", lambda name, **given: create(name, **{**given, **sizes})):
+        return CustomTextCLIP(EMBED_DIM, CLIPVisionCfg(**{**vision, "image_size": 64}), CLIPTextCfg(**_TEXT))
+
+
+def _roberta_clip() -> nn.Module:
+    """A text encoder of the transformers library, as `roberta-ViT-B-32` has one."""
+    from open_clip.hf_model import HFTextEncoder
+    from transformers import XLMRobertaConfig
+
+    model = CustomTextCLIP(EMBED_DIM, CLIPVisionCfg(**_VISION), CLIPTextCfg(**_TEXT))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = XLMRobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=32, pad_token_id=PAD, **sizes)
+    model.text = HFTextEncoder("", EMBED_DIM, config=config, proj_type="mlp", pooler_type="mean_pooler")
+    return model
