@@ -140,7 +140,7 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     """Climb the parity ladder with an existing bundle; the report says which gates held."""
     from clipdeploy.runtime.clip import load
     from clipdeploy.verify.ladder import verify
-    from clipdeploy.verify.report import write_html
+    from clipdeploy.verify.page import write_html
 
     bundle = Bundle.open(request.bundle)
     reference = _reference(bundle, request, progress)
@@ -226,8 +226,9 @@ def _verify_new(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, 
     from clipdeploy.runtime.clip import load
     from clipdeploy.verify.golden import read_golden
     from clipdeploy.verify.ladder import verify
+    from clipdeploy.verify.page import write_html
     from clipdeploy.verify.reference import CheckpointReference
-    from clipdeploy.verify.report import to_json, write_html
+    from clipdeploy.verify.report import to_json
 
     golden = read_golden(bundle)
     reference = CheckpointReference(checkpoint, golden.pictures, golden.texts)
@@ -249,7 +250,8 @@ def _verify_new(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, 
 
 def _reference(bundle: Bundle, request: VerifyRequest, progress: Progress) -> Reference:
     from clipdeploy.verify.golden import load_pictures, read_golden
-    from clipdeploy.verify.reference import CheckpointReference, GoldenReference
+    from clipdeploy.verify.golden_reference import GoldenReference
+    from clipdeploy.verify.reference import CheckpointReference
 
     if request.checkpoint is None:
         return GoldenReference(bundle)

@@ -16,7 +16,7 @@ from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import to_dict
 
 if TYPE_CHECKING:
-    from clipdeploy.demo.run import DemoOutcome
+    from clipdeploy.demo.outcome import DemoOutcome
 
 
 @click.command(cls=Verb, examples=("clipdeploy demo", "clipdeploy demo --pictures 100 --seed 7 -o tour"))

@@ -11,10 +11,12 @@ Nothing here needs PyTorch but `CheckpointReference` and `write_golden`, which a
 from __future__ import annotations
 
 from clipdeploy.verify.golden import Golden, load_pictures, read_golden, write_golden
+from clipdeploy.verify.golden_reference import GoldenReference
 from clipdeploy.verify.ladder import verify
+from clipdeploy.verify.page import write_html
 from clipdeploy.verify.records import FP32_GATES, STAGES, Check, Finding, Gates, ParityReport, Sample, Stage
-from clipdeploy.verify.reference import CheckpointReference, GoldenReference, Picture, Reference
-from clipdeploy.verify.report import from_json, rows, text_table, to_json, write_html
+from clipdeploy.verify.reference import CheckpointReference, Picture, Reference
+from clipdeploy.verify.report import from_json, rows, text_table, to_json
 
 __all__ = [
     "FP32_GATES",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from clipdeploy.bundle import write_text
+from clipdeploy.errors import OutputError
 from clipdeploy.verify.markup import Html, el, page, shown
 from clipdeploy.verify.page_style import CSS
 from clipdeploy.verify.plots import MAP_LIMIT, check_gauge, cosine_map, drift_map, gauge, share_bar
@@ -22,6 +25,14 @@ MEANING = {
     "similarity": "End to end, from files and texts, the cosines are the reference's.",
     "top1": "Each picture finds the same nearest text, each text the same nearest picture.",
 }
+
+
+def write_html(report: ParityReport, path: str | Path) -> None:
+    """Write the report as one self-contained page; raises OutputError where it cannot be written."""
+    try:
+        write_text(Path(path), render(report))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}", fix="name a file in a folder that exists") from error
 
 
 def render(report: ParityReport) -> str:

@@ -19,7 +19,6 @@ from clipdeploy.errors import CheckpointError, ImageError, InputError
 from clipdeploy.verify.records import ReferenceKind
 
 if TYPE_CHECKING:
-    from clipdeploy.bundle import Bundle
     from clipdeploy.export.checkpoint import Checkpoint
 
 BATCH = 8
@@ -130,27 +129,6 @@ class CheckpointReference:
     def text_embeds(self) -> NDArray[np.float32]:
         parts = [self._checkpoint.reference_text_embeds(batch) for batch in batches(self.tokens)]
         return _finite(np.concatenate(parts), "text")
-
-
-class GoldenReference:
-    """The golden samples of a bundle; needs no PyTorch. Raises BundleCorruptError where they are not intact."""
-
-    kind: ReferenceKind = "golden"
-
-    def __init__(self, bundle: Bundle) -> None:
-        from clipdeploy.verify.golden import read_golden
-
-        golden = read_golden(bundle)
-        check_enough(golden.pictures, golden.texts)
-        self.pictures = golden.pictures
-        self.texts = golden.texts
-        self.tools: Mapping[str, str] = golden.tools
-        self.weights_sha256: str | None = None
-        self.crops = golden.crops
-        self.pixels = golden.pixels
-        self.tokens = golden.input_ids
-        self.image_embeds = golden.image_embeds
-        self.text_embeds = golden.text_embeds
 
 
 def check_enough(pictures: Sequence[Picture], texts: Sequence[str]) -> None:

@@ -11,11 +11,9 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from clipdeploy.bundle import write_text
-from clipdeploy.errors import InputError, OutputError
+from clipdeploy.errors import InputError
 from clipdeploy.spec import from_dict, to_dict
 from clipdeploy.verify.markup import shown
 from clipdeploy.verify.records import SCHEMA_VERSION, Check, ParityReport, Stage
@@ -123,16 +121,6 @@ def from_json(text: str) -> ParityReport:
     if version != SCHEMA_VERSION:
         raise InputError(f"parity report of schema {version}, expected {SCHEMA_VERSION}", fix="verify the bundle again")
     return from_dict(ParityReport, plain)
-
-
-def write_html(report: ParityReport, path: str | Path) -> None:
-    """Write the report as one self-contained page; raises OutputError where it cannot be written."""
-    from clipdeploy.verify.page import render
-
-    try:
-        write_text(Path(path), render(report))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}", fix="name a file in a folder that exists") from error
 
 
 def measured(check: Check) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clipdeploy.demo import run as demo
-from clipdeploy.demo.run import DemoAnswer, DemoOutcome, DemoSearch
+from clipdeploy.demo.outcome import DemoAnswer, DemoOutcome, DemoSearch
 from clipdeploy.errors import OutputError
 from clipdeploy.pipeline import ExportOutcome
 from tests.cli.conftest import Run, document, failure
