@@ -1,0 +1,92 @@
+"""Write docs/benchmarks.md from the results kept in bench/results.
+
+    python -m bench.page
+
+A test fails when the page and the results differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.common import Timing
+from bench.graphs import Row
+from bench.graphs import table as graphs_table
+from bench.latency import encode_table, journey_table
+from clipdeploy.bundle import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+_HEAD = """# Benchmarks
+
+Written by `python -m bench.page` from `bench/results/`; not edited by hand. `make bench` measures again, on the machine
+it runs on. Candidates take turns in one run and have the same number of threads; the figures are medians. Weights are
+random, which changes no time."""
+
+_GRAPHS = """## Graphs of {model}
+
+`python -m bench.graphs`: each encoder as torch's exporter leaves it, after onnxsim alone, and from clipdeploy. Opset
+{opset}. `max abs` is the difference to PyTorch."""
+
+_LATENCY = """## Latency of {model}
+
+`python -m bench.latency`: `encode_image` on prepared pixels in float32. The bare session is ONNX Runtime on our graph,
+called without clipdeploy."""
+
+_JPEG = "One {width}x{height} JPEG of {size_bytes:,} bytes, from file to label; the usual open_clip script beside it:"
+
+
+def page(results: Path = RESULTS) -> str:
+    """The whole page, from `graphs.json` and `latency.json` in `results`."""
+    graphs, latency = (json.loads((results / f"{name}.json").read_text("utf-8")) for name in ("graphs", "latency"))
+    parts = (
+        _HEAD,
+        _GRAPHS.format(**graphs),
+        _machine(graphs),
+        _block(graphs_table([_row(row) for row in graphs["rows"]])),
+        _LATENCY.format(**latency),
+        _machine(latency),
+        _block(encode_table({int(n): _timings(row) for n, row in latency["encode_ms"].items()})),
+        _JPEG.format(**latency["jpeg"]),
+        _block(journey_table({stage: _timings(row) for stage, row in latency["jpeg_to_label_ms"].items()})),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(result: dict[str, Any]) -> str:
+    env = result["environment"]
+    libraries = ", ".join(
+        f"{name} {env['libraries'][name]}"
+        for name in ("torch", "open-clip-torch", "onnxruntime", "onnxsim", "pillow")
+        if name in env["libraries"]
+    )
+    return f"{env['cpu']}, {env['threads']} threads of {env['cores']} cores, Python {env['python']}; {libraries}."
+
+
+def _row(fields: dict[str, Any]) -> Row:
+    for name in ("latency_ms", "fastest_ms"):
+        fields = {**fields, name: {int(batch): value for batch, value in fields[name].items()}}
+    return Row(**fields)
+
+
+def _timings(row: dict[str, dict[str, Any]]) -> dict[str, Timing]:
+    return {name: Timing(**fields) for name, fields in row.items()}
+
+
+def _block(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```"
+
+
+def main() -> None:
+    """Write the page."""
+    write_text(PAGE, page())
+    print(f"written {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
