@@ -133,11 +133,12 @@ def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
 
 
 def random_bundle(model: str, folder: Path | None = None) -> Path:
-    """The bundle of an architecture with seeded random weights, exported to `folder` unless it is there already."""
+    """`folder`, a bundle of the architecture; or one exported anew, with seeded random weights, so that it is today's."""
     from clipdeploy.pipeline import ExportRequest, export_bundle
 
-    folder = folder or OUT / model
-    if not (folder / "manifest.json").is_file():
-        print(f"exporting {model} with random weights to {folder}", flush=True)
-        export_bundle(ExportRequest(model=model, output=folder, random_weights=True))
+    if folder is not None:
+        return folder
+    folder = OUT / model
+    print(f"exporting {model} with random weights to {folder}", flush=True)
+    export_bundle(ExportRequest(model=model, output=folder, random_weights=True, overwrite=True))
     return folder

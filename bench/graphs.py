@@ -9,8 +9,6 @@ machine. Weights are random, with noise on biases and norms, so that no tool can
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -18,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxsim
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.common import OUT, environment, write_json
 from clipdeploy.export.checkpoint import Checkpoint, load_checkpoint
 from clipdeploy.export.checks import embeddings, latencies_ms
 from clipdeploy.export.export import ExportOptions, export_tower, sample_feeds
@@ -125,7 +123,7 @@ def main() -> None:
     parser.add_argument("--opset", type=int, default=19)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=25, help="timed runs of each graph")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--json", type=Path, default=OUT / "graphs.json", help="result file (default: %(default)s)")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.model, random_weights=True)
     add_noise(checkpoint.model)
@@ -140,21 +138,18 @@ def main() -> None:
                 threads=arguments.threads,
                 rounds=arguments.rounds,
             )
-    print(
-        f"{arguments.model}, fp32, opset {arguments.opset}, ONNX Runtime {onnxruntime.__version__} on the CPU, ", end=""
-    )
-    print(f"{arguments.threads} threads, {arguments.rounds} runs each in turns")
+    record = {
+        "benchmark": "graphs",
+        "environment": environment(arguments.threads),
+        "model": arguments.model,
+        "opset": arguments.opset,
+        "rows": [asdict(row) for row in rows],
+    }
+    write_json(arguments.json, record)
+    env = record["environment"]
+    print(f"{arguments.model}, float32, {arguments.threads} threads, {env['cpu']}, load {env['load_1min']}\n")
     print(table(rows))
-    if arguments.json:
-        report = {
-            "model": arguments.model,
-            "opset": arguments.opset,
-            "threads": arguments.threads,
-            "machine": platform.processor() or platform.machine(),
-            "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__, "onnx": onnx.__version__},
-            "rows": [asdict(row) for row in rows],
-        }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten to {arguments.json}")
 
 
 if __name__ == "__main__":
