@@ -133,7 +133,7 @@ def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
 
 
 def random_bundle(model: str, folder: Path | None = None) -> Path:
-    """`folder`, a bundle of the architecture; or one exported anew with seeded random weights, so that it is current."""
+    """`folder`, a bundle of the architecture; or one exported anew with seeded random weights, so it is current."""
     from clipdeploy.pipeline import ExportRequest, export_bundle
 
     if folder is not None:
