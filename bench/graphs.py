@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
     parser.add_argument("--opset", type=int, default=19)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=25, help="timed runs of each graph")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of three timed runs of each graph")
     parser.add_argument("--json", type=Path, default=OUT / "graphs.json", help="result file (default: %(default)s)")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(arguments.model, random_weights=True)

@@ -55,6 +55,7 @@ def main() -> None:
     peers = Peers(bundle, options.model, options.threads)
     timing = {"rounds": options.rounds, "calls": options.calls}
     encode = {batch: interleaved(peers.encoders(batch), **timing) for batch in BATCHES}
+    ceiling = peers.ceiling()
     with tempfile.TemporaryDirectory() as folder:
         jpeg = full_hd_jpeg(Path(folder) / "1080p.jpg", photo)
         size_bytes = jpeg.stat().st_size
@@ -69,6 +70,7 @@ def main() -> None:
         "environment": environment(options.threads),
         "model": options.model,
         "encode_ms": {str(batch): {name: asdict(t) for name, t in row.items()} for batch, row in encode.items()},
+        "ceiling": ceiling,
         "jpeg": {"source": photo.name if photo else "drawn", "width": 1920, "height": 1080, "size_bytes": size_bytes},
         "jpeg_to_label_ms": {key: {name: asdict(t) for name, t in row.items()} for key, row in stages.items()},
     }
@@ -76,6 +78,7 @@ def main() -> None:
     env = record["environment"]
     print(f"{options.model}, float32, {options.threads} threads, {env['cpu']}, load {env['load_1min']}\n")
     print(encode_table(encode))
+    print(f"\n{ceiling_text(ceiling)}")
     print(f"\n1080p JPEG ({size_bytes / 1e3:.0f} kB) to one of {len(LABELS)} labels\n")
     print(journey_table(stages))
     print(f"\nwritten to {options.json}")
@@ -99,6 +102,25 @@ class Peers:
         graph = self.clip.bundle.graph(Tower.IMAGE)
         self.session = onnxruntime.InferenceSession(str(graph), session_options, providers=["CPUExecutionProvider"])
         self.bank = self.clip.encode_labels(LABELS)
+
+    def ceiling(self) -> dict[str, float]:
+        """What the matrix products of one picture amount to, and how fast this machine does nothing but such."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        torch, pixels = self.torch, self.clip.spec.pixels
+        torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
+        try:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                self.checkpoint.model.encode_image(torch.zeros(1, 3, pixels.height, pixels.width))  # type: ignore[operator]
+        finally:
+            torch.backends.mha.set_fastpath_enabled(True)
+        side = 2048
+        left, right = torch.randn(side, side), torch.randn(side, side)
+        product = interleaved({"product": lambda: left @ right}, rounds=5, calls=5)["product"]
+        return {
+            "gflop_per_picture": counter.get_total_flops() / 1e9,
+            "gflop_per_second": 2 * side**3 / product.median_ms / 1e6,
+        }
 
     def encoders(self, batch: int) -> dict[str, Callable[[], object]]:
         """Pixels to embeddings, by each."""
@@ -207,6 +229,16 @@ def encode_table(encode: dict[int, dict[str, Timing]]) -> str:
         for name, t in row.items()
     ]
     return table(("encode_image on pixels", "median ms", "p90 ms", "pictures/s", "vs PyTorch", "vs bare session"), rows)
+
+
+def ceiling_text(ceiling: dict[str, float]) -> str:
+    """The least time that the matrix products of a batch can take."""
+    gflop, speed = ceiling["gflop_per_picture"], ceiling["gflop_per_second"]
+    least = ", ".join(f"{gflop * batch / speed * 1e3:.1f} ms at batch {batch}" for batch in BATCHES)
+    return (
+        f"The ceiling: a picture takes {gflop:.2f} GFLOP in matrix products, and PyTorch does {speed:.0f} GFLOP/s\n"
+        f"here in one large float32 product. At that speed they would take {least}."
+    )
 
 
 def journey_table(stages: dict[str, dict[str, Timing]]) -> str:

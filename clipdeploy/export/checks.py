@@ -15,8 +15,7 @@ from clipdeploy.runtime.ort import OrtSession
 Feeds = Mapping[str, NDArray[Any]]
 """One batch for the graph's one input, by its name."""
 
-
-_WARM_UP = 2
+_RUNS_A_TURN = 3
 
 
 def embeddings(path: Path, feeds: Feeds) -> list[NDArray[np.float32]]:
@@ -42,16 +41,20 @@ def relative_difference(found: list[NDArray[np.float32]], expected: list[NDArray
 
 
 def latencies_ms(
-    graphs: Mapping[str, Path], feeds: Feeds, *, rounds: int = 15, threads: int | None = None
+    graphs: Mapping[str, Path], feeds: Feeds, *, rounds: int = 5, threads: int | None = None
 ) -> dict[str, list[float]]:
-    """Times of single runs of each graph in ms, taken in turns so that all meet the same machine."""
+    """Times of single runs of each graph in ms, taken in turns so that all meet the same machine.
+
+    A turn is one run that does not count, in which the threads of the session before stop spinning, and a few that do.
+    """
     sessions = {name: OrtSession(path, threads=threads) for name, path in graphs.items()}
     (batch,) = feeds.values()
     samples: dict[str, list[float]] = {name: [] for name in sessions}
-    for turn in range(_WARM_UP + rounds):
+    for _ in range(rounds):
         for name, session in sessions.items():
-            started = time.perf_counter()
             session.run(batch)
-            if turn >= _WARM_UP:
+            for _ in range(_RUNS_A_TURN):
+                started = time.perf_counter()
+                session.run(batch)
                 samples[name].append((time.perf_counter() - started) * 1e3)
     return samples
