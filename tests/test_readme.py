@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -65,6 +66,15 @@ def test_the_python(place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("red circle 0.")
+
+
+def test_the_scores_are_the_models_own() -> None:
+    from clipdeploy.demo import MODELS, model_path
+
+    for key, name in MODELS.items():
+        score = json.loads((model_path(key) / "score.json").read_text(encoding="utf-8"))
+        (row,) = re.findall(rf"^\| `{name}`.*$", README, re.MULTILINE)
+        assert row.endswith(f"| {score['held_out']['top1']:.1%} | {score['seen']['top1']:.1%} |")
 
 
 def test_the_links_lead_somewhere() -> None:

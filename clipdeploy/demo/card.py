@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from clipdeploy.demo.files import CARD, CONFIG, SCORE, TRAINING, WEIGHTS, read_json, write_text
+from clipdeploy.bundle import write_text
+from clipdeploy.demo.files import CARD, CONFIG, SCORE, TRAINING, WEIGHTS, read_json
 from clipdeploy.demo.world import COLOURS, HELD_OUT, PAIRS, SHAPES
 
 _KINDS = {"rn": "ModifiedResNet", "vit": "vision transformer"}
@@ -15,16 +16,18 @@ def _row(name: str, row: dict[str, Any]) -> str:
     return f"| {name} | {row['pictures']} | {row['top1']:.1%} | {row['colour']:.1%} | {row['shape']:.1%} |"
 
 
+def _stages(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that led to the weights, the first in front: each went on from the one in its `start`."""
+    earlier = training.get("start")
+    return [*(_stages(earlier) if earlier else []), training]
+
+
 def _course(training: dict[str, Any]) -> str:
     """What was done, in a paragraph."""
-    steps, seconds = training["steps"], training["seconds"]
-    stages = f"{steps} steps of {training['batch']} pictures in {seconds / 60:.0f} minutes"
-    if training["start"] is not None:
-        first = training["start"]
-        stages = (
-            f"{first['steps']} steps of {first['batch']} pictures in {first['seconds'] / 60:.0f} minutes, then, with "
-            f"`--start` and a fresh learning rate, {stages}"
-        )
+    stages = ", then, with `--start` and a fresh learning rate, ".join(
+        f"{run['steps']} steps of {run['batch']} pictures in {run['seconds'] / 60:.0f} minutes"
+        for run in _stages(training)
+    )
     teacher = f", `{training['teacher']}` as teacher" if training["teacher"] else ""
     versions = training["versions"]
     return (

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from clipdeploy.bundle import write_text
+
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 TRAINING = "training.json"
@@ -14,15 +16,8 @@ CARD = "README.md"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes beside and renames, so that a reader never meets half a file."""
+    """Write a value, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside and renames."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def read_json(path: Path) -> Any:
