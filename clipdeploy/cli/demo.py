@@ -40,7 +40,7 @@ def demo(console: Console, output: Path, model: str | None, pictures: int, seed:
     bundle, folder = outcome.export.bundle, output / "pictures"
     console.note(
         f"\nNext:\n  open {outcome.page}\n"
-        f'  clipdeploy classify {bundle} {folder} --labels "red circle,blue star,green ring"\n'
+        f'  clipdeploy classify -r {bundle} {folder} --labels "red circle,blue star,green ring"\n'
         f"  clipdeploy inspect {bundle}"
     )
 

@@ -55,6 +55,7 @@ def test_it_shows_what_it_found(run: Run, recorder: Recorder, tmp_path: Path) ->
     assert "1 of 2 pictures right, of 64 labels; 1.2 ms a picture" in result.stdout
     assert f"something blue  {tmp_path.name}/b.jpg" in result.stdout
     assert f"open {tmp_path / 'index.html'}" in result.stderr
+    assert f"clipdeploy classify -r {tmp_path / 'bundle'} {tmp_path / 'pictures'}" in result.stderr  # in folders
 
 
 def test_json(run: Run, recorder: Recorder, tmp_path: Path) -> None:
