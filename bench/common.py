@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from clipdeploy.bundle import write_text
+from clipdeploy.cli.text import table as aligned
+from clipdeploy.versions import installed
 
 OUT = Path("out/bench")
 _LIBRARIES = ("clipdeploy", "numpy", "pillow", "onnxruntime", "torch", "torchvision", "open-clip-torch", "onnxsim")
@@ -76,7 +77,7 @@ def environment(threads: int) -> dict[str, Any]:
         "load_1min": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: found for name in _LIBRARIES if (found := _version(name)) is not None},
+        "libraries": installed(_LIBRARIES),
     }
 
 
@@ -86,24 +87,9 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A plain table: the first column to the left, the others to the right."""
-    lines = [tuple(head), *(tuple(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    return aligned(head, list(rows), right=range(1, len(head)))
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.common import OUT, environment, write_json
+from bench.common import OUT, environment, table, write_json
 from clipdeploy.export.checkpoint import Checkpoint, load_checkpoint
 from clipdeploy.export.checks import embeddings, latencies_ms
 from clipdeploy.export.export import ExportOptions, export_tower, sample_feeds
@@ -95,16 +95,23 @@ def compare(checkpoint: Checkpoint, tower: Tower, folder: Path, *, opset: int, t
     ]
 
 
-def table(rows: list[Row]) -> str:
+def graphs_table(rows: list[Row]) -> str:
     """The rows as aligned text."""
-    times = "".join(f"{f'batch {size}, ms':>16}" for size in BATCHES)
-    lines = [f"{'tower':<7}{'graph':<17}{'nodes':>6}{'MB':>8}{times}{'max abs':>10}{'made in, s':>12}"]
-    for r in rows:
-        times = "".join(f"{r.latency_ms[size]:>16.1f}" for size in BATCHES)
-        lines.append(
-            f"{r.tower:<7}{r.graph:<17}{r.nodes:>6}{r.size_mb:>8.1f}{times}{r.max_abs:>10.1e}{r.seconds:>12.1f}"
-        )
-    return "\n".join(lines)
+    head = ("encoder, graph", "nodes", "MB", *(f"batch {size}, ms" for size in BATCHES), "max abs", "made in, s")
+    return table(
+        head,
+        [
+            (
+                f"{row.tower}, {row.graph}",
+                str(row.nodes),
+                f"{row.size_mb:.1f}",
+                *(f"{row.latency_ms[size]:.1f}" for size in BATCHES),
+                f"{row.max_abs:.1e}",
+                f"{row.seconds:.1f}",
+            )
+            for row in rows
+        ],
+    )
 
 
 def add_noise(model: nn.Module) -> None:
@@ -148,7 +155,7 @@ def main() -> None:
     write_json(arguments.json, record)
     env = record["environment"]
     print(f"{arguments.model}, float32, {arguments.threads} threads, {env['cpu']}, load {env['load_1min']}\n")
-    print(table(rows))
+    print(graphs_table(rows))
     print(f"\nwritten to {arguments.json}")
 
 

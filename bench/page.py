@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import Timing
-from bench.graphs import Row
-from bench.graphs import table as graphs_table
+from bench.graphs import Row, graphs_table
 from bench.latency import BARE, OURS, PYTORCH, ceiling_text, encode_table, journey_table
 from clipdeploy.bundle import write_text
 

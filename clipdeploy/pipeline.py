@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import tempfile
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from clipdeploy.bundle import (
 from clipdeploy.errors import ParityError
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Precision, Tower
+from clipdeploy.versions import installed
 
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
@@ -177,19 +177,8 @@ def _manifest(checkpoint: Checkpoint, tokenizer_sha256: str) -> Manifest:
             licence=checkpoint.licence,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ),
-        tools=tool_versions(),
+        tools=installed(_TOOLS),
     )
-
-
-def tool_versions() -> dict[str, str]:
-    """Versions of the libraries that shape a bundle, those that are installed."""
-    versions = {}
-    for name in _TOOLS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _export_tower(

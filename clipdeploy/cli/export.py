@@ -55,6 +55,11 @@ def export(
 
     MODEL is an open_clip architecture, hf-hub:ORG/REPO, or local-dir:PATH. Needs the extra export.
 
+    A weights file states neither its preprocessing nor its activation. The preprocessing is the one
+    that all published weights of the architecture share; where they differ, name it with
+    --preprocessing. The activation is the architecture's; weights trained with QuickGELU belong to
+    an architecture of their own, such as ViT-B-32-quickgelu.
+
     Image and text tower become one ONNX graph each. They are simplified, every step checked
     numerically, and compared with the checkpoint. A bundle that drifts is not written.
     """

@@ -146,8 +146,7 @@ _BACKDROP_RGB: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 def sample_backdrop(rng: np.random.Generator, avoid: tuple[tuple[float, float, float], ...]) -> Backdrop:
     """A backdrop on which every colour of `avoid` can be told from what is behind it."""
-    best: Backdrop | None = None
-    best_gap = -1.0
+    drawn: list[tuple[float, Backdrop]] = []
     for _ in range(12):
         kind = _pick(rng, BACKGROUNDS)
         if kind in _BACKDROP_RGB:
@@ -163,11 +162,8 @@ def sample_backdrop(rng: np.random.Generator, avoid: tuple[tuple[float, float, f
         gap = min((min(_distance(rgb, c), _distance(other, c)) for c in avoid), default=999.0)
         if gap > 95.0:
             return backdrop
-        if gap > best_gap:
-            best, best_gap = backdrop, gap
-    if best is None:  # pragma: no cover - twelve tries always leave a best one
-        raise InputError("no backdrop could be drawn", fix="report this seed as a bug")
-    return best
+        drawn.append((gap, backdrop))
+    return max(drawn, key=lambda each: each[0])[1]
 
 
 def sample_camera(rng: np.random.Generator, *, clear: bool = False) -> Camera:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,6 @@ from clipdeploy.spec import PixelSpec
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
 """A path, the bytes of an image file, a PIL image, or an array: (H, W, 3), (H, W, 4) or (H, W) uint8."""
-
-ColorOrder: TypeAlias = Literal["rgb", "bgr"]
-"""The order of an array's channels. Files and PIL images know their own."""
 
 _RESAMPLE = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # A resized picture beyond this many px (4 GiB) comes of an extreme aspect ratio, and no machine is the better for it.

@@ -29,7 +29,7 @@ from clipdeploy.verify.records import (
     Stage,
     StageName,
 )
-from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, installed
+from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, made_with
 from clipdeploy.verify.stages import Outcome, Subject
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def verify(
         clip=clip,
         reference=reference,
         gates=gates,
-        versions=installed(RUNTIME_LIBRARIES),
+        versions=made_with(RUNTIME_LIBRARIES),
         same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
     )
     climbed: list[Stage] = []

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +16,7 @@ from PIL import Image
 import clipdeploy
 from clipdeploy.errors import CheckpointError, ImageError, InputError
 from clipdeploy.verify.records import ReferenceKind
+from clipdeploy.versions import installed
 
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
@@ -106,7 +106,7 @@ class CheckpointReference:
 
     @cached_property
     def tools(self) -> Mapping[str, str]:
-        return installed(REFERENCE_LIBRARIES)
+        return made_with(REFERENCE_LIBRARIES)
 
     @cached_property
     def crops(self) -> NDArray[np.uint8]:
@@ -145,15 +145,10 @@ def batches(samples: NDArray[Any], size: int = BATCH) -> list[NDArray[Any]]:
     return np.array_split(samples, max(1, -(-len(samples) // size)))
 
 
-def installed(libraries: Sequence[str]) -> dict[str, str]:
+def made_with(libraries: Sequence[str]) -> dict[str, str]:
     """Versions of Python, clipdeploy, and those of `libraries` that are installed."""
-    versions = {"python": platform.python_version(), "clipdeploy": clipdeploy.__version__}
-    for library in libraries:
-        try:
-            versions[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    own = {"python": platform.python_version(), "clipdeploy": clipdeploy.__version__}
+    return {**own, **installed(libraries)}
 
 
 def _finite(embeds: NDArray[np.float32], tower: str) -> NDArray[np.float32]:

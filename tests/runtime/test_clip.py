@@ -130,7 +130,8 @@ def test_nothing_in_gives_nothing_out(clip: Clip) -> None:
     assert clip.similarity([], LABELS).shape == (0, 3)
 
 
-def test_towers_are_opened_when_they_are_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def spy_on_sessions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows by the name of each graph that is loaded into the engine."""
     opened: list[str] = []
     real = clip_module.open_session
 
@@ -139,6 +140,11 @@ def test_towers_are_opened_when_they_are_needed(folder: Path, monkeypatch: pytes
         return real(graph, **options)
 
     monkeypatch.setattr(clip_module, "open_session", open_session)
+    return opened
+
+
+def test_towers_are_opened_when_they_are_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = spy_on_sessions(monkeypatch)
     clip = clipdeploy.load(folder)
     assert opened == []
     clip.encode_image(PICTURES[0])
@@ -354,14 +360,7 @@ def test_a_closed_clip(folder: Path) -> None:
 
 def test_threads_share_a_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight threads start at once; every tower is opened once, and all answers are those of one thread."""
-    opened: list[str] = []
-    real = clip_module.open_session
-
-    def open_session(graph: Path, **options: Any) -> Any:
-        opened.append(graph.name)
-        return real(graph, **options)
-
-    monkeypatch.setattr(clip_module, "open_session", open_session)
+    opened = spy_on_sessions(monkeypatch)
     expected = clipdeploy.load(folder).classify(PICTURES, LABELS)
     opened.clear()
     clip = clipdeploy.load(folder, threads=1)
