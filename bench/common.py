@@ -121,10 +121,11 @@ def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
 def random_bundle(model: str, folder: Path | None = None) -> Path:
     """`folder`, a bundle of the architecture; or one exported anew with seeded random weights, so it is current."""
     from clipdeploy.pipeline import ExportRequest, export_bundle
+    from clipdeploy.request import CheckpointRequest
 
     if folder is not None:
         return folder
     folder = OUT / model
     print(f"exporting {model} with random weights to {folder}", flush=True)
-    export_bundle(ExportRequest(model=model, output=folder, random_weights=True, overwrite=True))
+    export_bundle(ExportRequest(CheckpointRequest(model, random_weights=True), output=folder, overwrite=True))
     return folder

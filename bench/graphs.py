@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.common import OUT, environment, table, write_json
-from clipdeploy.export.checkpoint import Checkpoint, load_checkpoint
-from clipdeploy.export.checks import embeddings, latencies_ms
-from clipdeploy.export.export import ExportOptions, export_tower, sample_feeds
-from clipdeploy.export.trace import trace_tower
+from clipdeploy.export.checkpoint import Checkpoint
+from clipdeploy.export.graph.checks import embeddings, latencies_ms
+from clipdeploy.export.graph.trace import trace_tower
+from clipdeploy.export.load import load_checkpoint
+from clipdeploy.export.tower import ExportOptions, export_tower, sample_feeds
+from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import Tower
 
 BATCHES = (1, 8)
@@ -132,7 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="turns of three timed runs of each graph")
     parser.add_argument("--json", type=Path, default=OUT / "graphs.json", help="result file (default: %(default)s)")
     arguments = parser.parse_args()
-    checkpoint = load_checkpoint(arguments.model, random_weights=True)
+    checkpoint = load_checkpoint(CheckpointRequest(arguments.model, random_weights=True))
     add_noise(checkpoint.model)
     rows: list[Row] = []
     for tower in Tower:

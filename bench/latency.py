@@ -91,11 +91,12 @@ class Peers:
         import onnxruntime
         import torch
 
-        from clipdeploy.export.checkpoint import load_checkpoint
+        from clipdeploy.export.load import load_checkpoint
+        from clipdeploy.request import CheckpointRequest
 
         torch.set_num_threads(threads)
         self.torch = torch
-        self.checkpoint = load_checkpoint(model, random_weights=True)
+        self.checkpoint = load_checkpoint(CheckpointRequest(model, random_weights=True))
         self.clip = clipdeploy.load(bundle, threads=threads, check_hashes=False)
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = threads

@@ -21,12 +21,13 @@ from clipdeploy.bundle import (
 )
 from clipdeploy.errors import ParityError
 from clipdeploy.progress import Progress, silent
+from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.versions import installed
 
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
-    from clipdeploy.export.export import TowerResult
+    from clipdeploy.export.tower import TowerResult
     from clipdeploy.verify.records import ParityReport
     from clipdeploy.verify.reference import Reference
 
@@ -41,12 +42,8 @@ class ExportRequest:
     """What to export and where to.
 
     Attributes:
-        model: open_clip architecture, `hf-hub:ORG/REPO`, `local-dir:PATH` or such a folder.
+        checkpoint: which checkpoint.
         output: the bundle's folder; it must not exist, unless `overwrite`.
-        pretrained: tag or weights file for an architecture name.
-        random_weights: take seeded random weights, for benchmarks.
-        seed: of the random weights.
-        preprocessing: family of the preprocessing (`openai`, `siglip`, ...), for weights that state none.
         opset: ONNX operator set of the graphs.
         simplify: run onnxsim and the passes.
         measure: time the graph before and after each simplifying step.
@@ -55,12 +52,8 @@ class ExportRequest:
         golden_images: pictures for the golden samples, besides the drawn ones.
     """
 
-    model: str
+    checkpoint: CheckpointRequest
     output: Path
-    pretrained: str | None = None
-    random_weights: bool = False
-    seed: int = 0
-    preprocessing: str | None = None
     opset: int = 19
     simplify: bool = True
     measure: bool = False
@@ -86,8 +79,7 @@ class VerifyRequest:
 
     Attributes:
         bundle: the bundle's folder.
-        checkpoint: as `ExportRequest.model`; None verifies against the bundle's golden samples, without PyTorch.
-        pretrained, random_weights, seed, preprocessing: as in `ExportRequest`.
+        checkpoint: what to compare with; None verifies against the bundle's golden samples, without PyTorch.
         precision: which graphs.
         backend: which engine.
         images: pictures to compare on with a checkpoint, in place of the golden ones.
@@ -95,11 +87,7 @@ class VerifyRequest:
     """
 
     bundle: Path
-    checkpoint: str | None = None
-    pretrained: str | None = None
-    random_weights: bool = False
-    seed: int = 0
-    preprocessing: str | None = None
+    checkpoint: CheckpointRequest | None = None
     precision: str = "fp32"
     backend: str = "auto"
     images: tuple[Path, ...] = ()
@@ -122,7 +110,7 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
     check_target(request.output, overwrite=request.overwrite)
     if request.simplify or request.verify:
         choose_backend("auto")
-    checkpoint = _load(request.model, request, progress)
+    checkpoint = _load(request.checkpoint, progress)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / TOKENIZER
         checkpoint.write_tokenizer(tokenizer)
@@ -151,18 +139,11 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     return report
 
 
-def _load(model: str, request: ExportRequest | VerifyRequest, progress: Progress) -> Checkpoint:
-    from clipdeploy.export.checkpoint import load_checkpoint
+def _load(request: CheckpointRequest, progress: Progress) -> Checkpoint:
+    from clipdeploy.export.load import load_checkpoint
 
-    progress(f"loading {model}", 0, 0)
-    return load_checkpoint(
-        model,
-        pretrained=request.pretrained,
-        random_weights=request.random_weights,
-        seed=request.seed,
-        preprocessing_family=request.preprocessing,
-        progress=progress,
-    )
+    progress(f"loading {request.model}", 0, 0)
+    return load_checkpoint(request, progress=progress)
 
 
 def _manifest(checkpoint: Checkpoint, tokenizer_sha256: str) -> Manifest:
@@ -184,7 +165,7 @@ def _manifest(checkpoint: Checkpoint, tokenizer_sha256: str) -> Manifest:
 def _export_tower(
     checkpoint: Checkpoint, tower: Tower, bundle: Bundle, request: ExportRequest, progress: Progress
 ) -> TowerResult:
-    from clipdeploy.export.export import ExportOptions, export_tower
+    from clipdeploy.export.tower import ExportOptions, export_tower
 
     options = ExportOptions(opset=request.opset, simplify=request.simplify, measure=request.measure)
     result = export_tower(checkpoint, tower, bundle.folder, options, progress)
@@ -225,7 +206,7 @@ def _verify_new(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, 
         report = verify(bundle, reference=reference, clip=clip, name=request.output.name, progress=progress)
     if not report.passed:
         raise ParityError(
-            f"the exported graphs of {request.model} drift from the checkpoint: {report.summary}",
+            f"the exported graphs of {checkpoint.source} drift from the checkpoint: {report.summary}",
             fix="export with --no-verify to keep the bundle, then see clipdeploy verify BUNDLE --html FILE",
         )
     with tempfile.TemporaryDirectory() as scratch:
@@ -244,7 +225,7 @@ def _reference(bundle: Bundle, request: VerifyRequest, progress: Progress) -> Re
 
     if request.checkpoint is None:
         return GoldenReference(bundle)
-    checkpoint = _load(request.checkpoint, request, progress)
+    checkpoint = _load(request.checkpoint, progress)
     golden = read_golden(bundle)
     pictures = load_pictures(request.images) if request.images else golden.pictures
     return CheckpointReference(checkpoint, pictures, golden.texts)

@@ -21,7 +21,9 @@ R = TypeVar("R")
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
 TextPooling = Literal["eot_argmax", "eot_first", "last", "cls", "other"]
-TextCleaning = Literal["whitespace", "lower", "canonicalize"]
+TextCleaning = Literal["whitespace", "lower", "canonicalize", "none"]
+CropRounding = Literal["round", "floor"]
+RgbConversion = Literal["after_resize", "before_resize"]
 
 
 class Precision(str, Enum):
@@ -75,6 +77,9 @@ class PixelSpec:
         interpolation: the Pillow filter of the resize, antialiased.
         mean: per channel, subtracted after scaling to 0..1.
         std: per channel, divided by after the subtraction.
+        crop_rounding: where an odd margin is cut: `round` to the even pixel as torchvision does, `floor` as
+            transformers does. Means nothing for `squash`.
+        rgb: when pictures of other modes become RGB: open_clip converts after the resize, transformers before.
     """
 
     height: int
@@ -83,6 +88,8 @@ class PixelSpec:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_rounding: CropRounding = "round"
+    rgb: RgbConversion = "after_resize"
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -101,7 +108,8 @@ class TokenSpec:
         start_id: id put in front, or None when the tokenizer adds none.
         end_id: id put behind.
         pad_id: id that fills the rest.
-        cleaning: text rules applied before the tokenizer, named as open_clip names them.
+        cleaning: text rules applied before the tokenizer, named as open_clip names them; `none` leaves all to
+            `tokenizer.json`.
         pooling: which position the text tower reads its embedding from.
     """
 

@@ -18,6 +18,11 @@ from open_clip.model import CLIP, CustomTextCLIP
 from safetensors.torch import save_file
 from torch import nn
 
+from clipdeploy.export.checkpoint import Checkpoint
+from clipdeploy.export.load import load_checkpoint
+from clipdeploy.progress import Progress, silent
+from clipdeploy.request import CheckpointRequest
+
 IMAGE_SIZE = 32
 EMBED_DIM = 24
 CONTEXT_LENGTH = 20
@@ -47,6 +52,12 @@ def model_config(
         **changes,
     }
     return copy.deepcopy(config)
+
+
+def load(model: str | Path, *, progress: Progress = silent, **stated: Any) -> Checkpoint:
+    """`load_checkpoint` with the fields of a CheckpointRequest as keywords."""
+    stated = {key: str(value) if isinstance(value, Path) else value for key, value in stated.items()}
+    return load_checkpoint(CheckpointRequest(str(model), **stated), progress=progress)
 
 
 def make_model(config: Mapping[str, Any] | None = None, seed: int = 0) -> nn.Module:

@@ -25,7 +25,8 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch", reason="exporting needs the extra: pip install 'clipdeploy[export]'")
     from clipdeploy.demo import model_path
     from clipdeploy.pipeline import ExportRequest, export_bundle
+    from clipdeploy.request import CheckpointRequest
 
     folder = tmp_path_factory.mktemp("demo") / "bundle"
-    export_bundle(ExportRequest(model=f"local-dir:{model_path()}", output=folder))
+    export_bundle(ExportRequest(CheckpointRequest(f"local-dir:{model_path()}"), output=folder))
     return folder

@@ -11,10 +11,11 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.text import one_line, size, table
 from clipdeploy.cli.verb import Verb
+from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import to_dict
 
 if TYPE_CHECKING:
-    from clipdeploy.export.export import TowerResult
+    from clipdeploy.export.tower import TowerResult
     from clipdeploy.pipeline import ExportOutcome
 
 EXAMPLES = (
@@ -39,10 +40,7 @@ EXAMPLES = (
 def export(
     console: Console,
     model: str,
-    pretrained: str | None,
-    random_weights: bool,
-    seed: int,
-    preprocessing: str | None,
+    stated: dict[str, Any],
     output: Path,
     opset: int,
     no_simplify: bool,
@@ -67,12 +65,8 @@ def export(
     from clipdeploy.pipeline import ExportRequest, export_bundle
 
     request = ExportRequest(
-        model=model,
+        checkpoint=CheckpointRequest(model, **stated),
         output=output,
-        pretrained=pretrained,
-        random_weights=random_weights,
-        seed=seed,
-        preprocessing=preprocessing,
         opset=opset,
         simplify=not no_simplify,
         measure=measure,

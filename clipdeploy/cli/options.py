@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from clipdeploy.spec import Precision
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+STATED = ("pretrained", "random_weights", "seed", "preprocessing")
+"""The options of `checkpoint`."""
 
 PATH: click.Path = click.Path(path_type=Path)
 
@@ -35,19 +39,31 @@ def engine(function: F) -> F:
 
 
 def checkpoint(function: F) -> F:
-    """Which weights a checkpoint has."""
-    function = click.option(
-        "--preprocessing",
-        metavar="FAMILY",
-        help="How pictures were prepared, for weights that do not state it: openai, siglip, clipa, mobileclip or pe.",
-    )(function)
-    function = click.option("--seed", default=0, show_default=True, help="Seed of the random weights.")(function)
-    function = click.option(
-        "--random-weights", is_flag=True, help="Take seeded random weights: for benchmarks, never for answers."
-    )(function)
-    return click.option(
-        "--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip, or a .pt or .safetensors file."
-    )(function)
+    """What to take for that which a checkpoint does not state: one dict `stated`, for `CheckpointRequest`."""
+    choices = (
+        click.option(
+            "--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip, or a .pt or .safetensors file."
+        ),
+        click.option(
+            "--random-weights", is_flag=True, help="Take seeded random weights: for benchmarks, never for answers."
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of the random weights."),
+        click.option(
+            "--preprocessing",
+            metavar="FAMILY",
+            help="How pictures were prepared, for weights that do not state it: openai, siglip, clipa, mobileclip or "
+            "pe.",
+        ),
+    )
+
+    @functools.wraps(function)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        stated = {name: kwargs.pop(name) for name in STATED}
+        return function(*args, stated=stated, **kwargs)
+
+    for choice in reversed(choices):
+        gathered = choice(gathered)
+    return cast(F, gathered)
 
 
 def recursive(function: F) -> F:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.verb import Verb
+from clipdeploy.request import CheckpointRequest
 
 EXAMPLES = (
     "clipdeploy verify b32",
@@ -30,10 +32,7 @@ def verify(
     console: Console,
     bundle: Path,
     checkpoint: str | None,
-    pretrained: str | None,
-    random_weights: bool,
-    seed: int,
-    preprocessing: str | None,
+    stated: dict[str, Any],
     images: tuple[str, ...],
     html: Path | None,
     precision: str,
@@ -52,17 +51,11 @@ def verify(
     from clipdeploy.pipeline import VerifyRequest, verify_bundle
     from clipdeploy.verify.report import text_table, to_json
 
-    if checkpoint is None and (pretrained or random_weights or preprocessing or images):
-        raise click.UsageError(
-            "--pretrained, --random-weights, --preprocessing and --images go with --checkpoint MODEL."
-        )
+    if checkpoint is None and (any(stated.values()) or images):
+        raise click.UsageError("the options that say what a checkpoint is, and --images, go with --checkpoint MODEL.")
     request = VerifyRequest(
         bundle=bundle,
-        checkpoint=checkpoint,
-        pretrained=pretrained,
-        random_weights=random_weights,
-        seed=seed,
-        preprocessing=preprocessing,
+        checkpoint=None if checkpoint is None else CheckpointRequest(checkpoint, **stated),
         precision=precision,
         backend=backend,
         images=find_pictures(images) if images else (),

@@ -35,13 +35,14 @@ def run_demo(
     from clipdeploy.demo.dataset import write_images
     from clipdeploy.demo.page import write_page
     from clipdeploy.pipeline import ExportRequest, export_bundle
+    from clipdeploy.request import CheckpointRequest
     from clipdeploy.runtime.clip import load
 
     started = time.perf_counter()
     progress("drawing pictures", 0, 0)
     drawn = write_images(folder / "pictures", count=pictures, split="held-out", seed=seed)
     source = f"local-dir:{model_path() if model is None else model_path(model)}"
-    request = ExportRequest(model=source, output=folder / "bundle", overwrite=True)
+    request = ExportRequest(CheckpointRequest(source), output=folder / "bundle", overwrite=True)
     export = export_bundle(request, progress=progress)
     progress("classifying", 0, 0)
     labels = class_names()

@@ -20,8 +20,10 @@ def clean(text: str, cleaning: TextCleaning) -> str:
     Args:
         text: any string; unpaired surrogates become U+FFFD, as in open_clip.
         cleaning: `whitespace` mends and joins on single spaces; `lower` also lowers the case; `canonicalize`
-            turns underscores into spaces, drops ASCII punctuation and lowers the case.
+            turns underscores into spaces, drops ASCII punctuation and lowers the case; `none` changes nothing.
     """
+    if cleaning == "none":
+        return text
     text = _mend(text)
     if cleaning == "canonicalize":
         text = text.replace("_", " ").translate(_NO_PUNCTUATION).lower()

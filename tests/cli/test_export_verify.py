@@ -11,6 +11,7 @@ import pytest
 from clipdeploy import pipeline
 from clipdeploy.errors import CheckpointError
 from clipdeploy.pipeline import ExportOutcome, ExportRequest, VerifyRequest
+from clipdeploy.request import CheckpointRequest
 from clipdeploy.verify.records import FP32_GATES, Check, Finding, ParityReport, Stage
 from tests.cli.conftest import Run, document, failure
 
@@ -58,8 +59,8 @@ class Recorder:
 
 
 def outcome(output: Path, **changes: Any) -> ExportOutcome:
-    from clipdeploy.export.export import TowerResult
-    from clipdeploy.export.simplify import SimplifyStep
+    from clipdeploy.export.graph.simplify import SimplifyStep
+    from clipdeploy.export.tower import TowerResult
     from clipdeploy.spec import Tower
 
     steps = (
@@ -82,15 +83,12 @@ def exported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
 def test_export_passes_all_on(run: Run, exported: Recorder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("export", "ViT-B-32", "-o", out).exit_code == 0
-    assert exported.request == ExportRequest(model="ViT-B-32", output=out)
+    assert exported.request == ExportRequest(CheckpointRequest("ViT-B-32"), output=out)
     flags = ("--random-weights", "--no-simplify", "--no-verify", "--measure", "--overwrite")
     assert run("export", "RN50", "-o", out, "--opset", 20, "--seed", 3, "--pretrained", "x", *flags).exit_code == 0
     assert exported.request == ExportRequest(
-        model="RN50",
+        CheckpointRequest("RN50", pretrained="x", random_weights=True, seed=3),
         output=out,
-        pretrained="x",
-        random_weights=True,
-        seed=3,
         opset=20,
         simplify=False,
         measure=True,
@@ -137,9 +135,7 @@ def test_verify_passes_all_on(run: Run, verified: Recorder, bundle: Path, photos
     assert run("verify", bundle, *flags, "--html", tmp_path / "report.html", "--backend", "onnxruntime").exit_code == 0
     assert verified.request == VerifyRequest(
         bundle=bundle,
-        checkpoint="ViT-B-32",
-        random_weights=True,
-        seed=3,
+        checkpoint=CheckpointRequest("ViT-B-32", random_weights=True, seed=3),
         backend="onnxruntime",
         images=(photos_folder / "a.png", photos_folder / "c.png"),
         html=tmp_path / "report.html",

@@ -15,8 +15,7 @@ Trace = Callable[..., Path]
 @pytest.fixture(scope="session")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     """Trace a tiny tower, once for each (name, tower, opset)."""
-    from clipdeploy.export.towers import build_tower
-    from clipdeploy.export.trace import trace_tower
+    from clipdeploy.export.graph.trace import trace_tower
     from tests.export import tiny
 
     folder, done = tmp_path_factory.mktemp("traced"), {}
@@ -26,7 +25,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
         if key not in done:
             model = tiny.clip(name)
             done[key] = folder / f"{key}.onnx"
-            trace_tower(build_tower(model, tower), tiny.spec(model, tower), done[key], opset=opset)
+            trace_tower(tiny.traced(model, tower), tiny.spec(model, tower), done[key], opset=opset)
         return done[key]
 
     return run

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="exporting needs the extra: pip install 'cli
 import torch
 from torch import nn
 
-from clipdeploy.export.attention import (
+from clipdeploy.export.towers.attention import (
     MASK_FLOOR,
     ConstantQueryAttention,
     OneQueryAttention,
@@ -17,7 +17,7 @@ from clipdeploy.export.attention import (
     finite_mask,
     read_projections,
 )
-from clipdeploy.export.blocks import take_row
+from clipdeploy.export.towers.blocks import take_row
 
 WIDTH, HEADS, LENGTH, BATCH = 32, 4, 7, 3
 

@@ -16,7 +16,6 @@ pytest.importorskip("open_clip", reason="reading checkpoints needs the extra: pi
 import open_clip
 import torch
 
-from clipdeploy.export.checkpoint import load_checkpoint
 from clipdeploy.spec import ModelSpec, from_dict, to_dict
 from tests import checkpoints
 
@@ -34,7 +33,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def test_references_are_open_clips_own(folder: Path) -> None:
-    checkpoint = load_checkpoint(folder)
+    checkpoint = checkpoints.load(folder)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     model.eval()
@@ -53,7 +52,7 @@ def test_references_are_open_clips_own(folder: Path) -> None:
 
 
 def test_reference_crop_is_the_transform_before_its_numbers(folder: Path) -> None:
-    checkpoint = load_checkpoint(folder)
+    checkpoint = checkpoints.load(folder)
     for image in (picture(90, 50), picture(90, 50).convert("L"), picture(20, 77).convert("P")):
         crop = checkpoint.reference_crop(image)
         assert crop.shape == (32, 32, 3)
@@ -64,7 +63,7 @@ def test_reference_crop_is_the_transform_before_its_numbers(folder: Path) -> Non
 
 
 def test_many_rows_and_none_are_encoded(folder: Path) -> None:
-    checkpoint = load_checkpoint(folder)
+    checkpoint = checkpoints.load(folder)
     ids = checkpoint.reference_tokens([f"number {n}" for n in range(37)])
     together = checkpoint.reference_text_embeds(ids)
     assert together.shape == (37, checkpoints.EMBED_DIM)
@@ -75,13 +74,13 @@ def test_many_rows_and_none_are_encoded(folder: Path) -> None:
 
 
 def test_model_is_ready_to_trace(folder: Path) -> None:
-    model = load_checkpoint(folder).model
+    model = checkpoints.load(folder).model
     assert not model.training
     assert {(p.dtype, p.device.type, p.requires_grad) for p in model.parameters()} == {(torch.float32, "cpu", False)}
 
 
 def test_spec_describes_the_checkpoint(folder: Path) -> None:
-    spec = load_checkpoint(folder).spec
+    spec = checkpoints.load(folder).spec
     model = checkpoints.make_model()
     assert (spec.name, spec.embed_dim, spec.activation, spec.probability) == ("tiny", 24, "gelu", "softmax")
     assert spec.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
@@ -108,14 +107,14 @@ def test_spec_describes_the_checkpoint(folder: Path) -> None:
     ids=["quick_gelu", "resnet", "tanh"],
 )
 def test_activation_and_family(tmp_path: Path, config: dict[str, Any], activation: str, image: str) -> None:
-    spec = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", config)).spec
+    spec = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", config)).spec
     assert (spec.activation, spec.image.architecture) == (activation, image)
 
 
 def test_sigmoid_checkpoint(tmp_path: Path) -> None:
     config = checkpoints.model_config(custom_text=True, init_logit_bias=-10.0, init_logit_scale=2.0)
     config["text_cfg"].update(pool_type="last", no_causal_mask=True)
-    spec = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", config)).spec
+    spec = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", config)).spec
     assert (spec.probability, spec.logit_bias) == ("sigmoid", -10.0)
     assert spec.logit_scale == pytest.approx(np.exp(2.0))
     assert spec.tokens.pooling == "last"
@@ -123,7 +122,7 @@ def test_sigmoid_checkpoint(tmp_path: Path) -> None:
 
 def test_first_end_token_pooling(tmp_path: Path) -> None:
     config = checkpoints.model_config(text_cfg={"pool_type": "eos", "eos_id": 49407})
-    assert load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", config)).spec.tokens.pooling == "eot_first"
+    assert checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", config)).spec.tokens.pooling == "eot_first"
 
 
 @pytest.mark.parametrize("resize", ["shortest", "squash"])
@@ -131,7 +130,7 @@ def test_first_end_token_pooling(tmp_path: Path) -> None:
 def test_preprocessing_is_the_checkpoints_own(tmp_path: Path, resize: str, interpolation: str) -> None:
     stated = {"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "interpolation": interpolation, "resize_mode": resize}
     folder = checkpoints.write_checkpoint(tmp_path / "c", preprocess=stated)
-    checkpoint = load_checkpoint(folder)
+    checkpoint = checkpoints.load(folder)
     pixels = checkpoint.spec.pixels
     assert (pixels.resize, pixels.interpolation) == (resize, interpolation)
     assert (pixels.mean, pixels.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
@@ -142,24 +141,26 @@ def test_preprocessing_is_the_checkpoints_own(tmp_path: Path, resize: str, inter
 
 def test_old_configuration_states_only_mean_and_std(tmp_path: Path) -> None:
     stated = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    pixels = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", preprocess=stated)).spec.pixels
+    pixels = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", preprocess=stated)).spec.pixels
     assert (pixels.resize, pixels.interpolation, pixels.mean) == ("shortest", "bicubic", (0.5, 0.5, 0.5))
 
 
 def test_size_that_is_no_square(tmp_path: Path) -> None:
     config = checkpoints.model_config(vision_cfg={"image_size": [32, 48]})
     stated = {**checkpoints.PREPROCESS, "resize_mode": "squash", "size": [32, 48]}
-    checkpoint = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", config, preprocess=stated))
+    checkpoint = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", config, preprocess=stated))
     assert (checkpoint.spec.pixels.height, checkpoint.spec.pixels.width) == (32, 48)
     assert checkpoint.reference_pixels(picture(50, 50)).shape == (3, 32, 48)
 
 
 def test_weights_hash_follows_values_names_and_nothing_else(tmp_path: Path) -> None:
-    one = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "a", seed=1))
-    again = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "b", seed=1, weights="open_clip_pytorch_model.bin"))
+    one = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "a", seed=1))
+    again = checkpoints.load(
+        checkpoints.write_checkpoint(tmp_path / "b", seed=1, weights="open_clip_pytorch_model.bin")
+    )
     state = checkpoints.make_model(seed=1).state_dict()
     state["ln_final.weight"][3] += 1e-6
-    other = load_checkpoint(checkpoints.write_checkpoint(tmp_path / "c", state=state))
+    other = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "c", state=state))
     assert one.weights_sha256 == again.weights_sha256
     assert one.weights_sha256 != other.weights_sha256
     assert len(one.weights_sha256) == 64
@@ -168,7 +169,7 @@ def test_weights_hash_follows_values_names_and_nothing_else(tmp_path: Path) -> N
 def test_random_weights_are_seeded(tmp_path: Path) -> None:
     folder = checkpoints.write_checkpoint(tmp_path / "tiny", weights=None)
     before = torch.get_rng_state()
-    one, again, other = (load_checkpoint(folder, random_weights=True, seed=s) for s in (3, 3, 4))
+    one, again, other = (checkpoints.load(folder, random_weights=True, seed=s) for s in (3, 3, 4))
     assert one.weights_sha256 == again.weights_sha256 != other.weights_sha256
     assert torch.equal(torch.get_rng_state(), before)
     assert "random weights" in one.source
@@ -181,22 +182,22 @@ def test_random_weights_of_a_published_architecture(monkeypatch: pytest.MonkeyPa
     siglip = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "resize_mode": "squash", "hf_hub": "none/tiny/"}
     checkpoints.register(monkeypatch, "tiny-squash", webli=siglip)
     checkpoints.register(monkeypatch, "tiny-new")
-    assert load_checkpoint("tiny-squash", random_weights=True).spec.pixels.resize == "squash"
-    assert load_checkpoint("tiny-new", random_weights=True).spec.pixels.mean == open_clip.OPENAI_DATASET_MEAN
+    assert checkpoints.load("tiny-squash", random_weights=True).spec.pixels.resize == "squash"
+    assert checkpoints.load("tiny-new", random_weights=True).spec.pixels.mean == open_clip.OPENAI_DATASET_MEAN
 
 
 def test_openai_spelling_of_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.register(monkeypatch, "ViT-T-8")
-    assert load_checkpoint("ViT-T/8", random_weights=True).spec.name == "ViT-T-8"
+    assert checkpoints.load("ViT-T/8", random_weights=True).spec.name == "ViT-T-8"
 
 
 @pytest.mark.parametrize("form", ["path", "text", "schema", "home"])
 def test_folder_forms(folder: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     name = {"path": folder, "text": str(folder), "schema": f"local-dir:{folder}", "home": "local-dir:~/tiny"}[form]
-    checkpoint = load_checkpoint(name)
+    checkpoint = checkpoints.load(name)
     assert checkpoint.spec.name == "tiny"
-    assert checkpoint.weights_sha256 == load_checkpoint(folder).weights_sha256
+    assert checkpoint.weights_sha256 == checkpoints.load(folder).weights_sha256
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_weights_file_layouts(tmp_path: Path, layout: str, monkeypatch: pytest.M
         checkpoints.save_state(path, {**state, "logit_scale": state["logit_scale"].reshape(1)})
     else:
         checkpoints.save_state(path, state)
-    loaded = load_checkpoint("tiny", pretrained=path, preprocessing_family="openai").model.state_dict()
+    loaded = checkpoints.load("tiny", pretrained=path, preprocessing="openai").model.state_dict()
     for name, tensor in state.items():
         if layout == "custom_text" and name.split(".")[0] not in ("visual", "logit_scale"):
             name = f"text.{name}"
@@ -234,7 +235,7 @@ def test_openai_archive_is_read_without_running_it(tmp_path: Path, monkeypatch: 
     model = checkpoints.write_openai(tmp_path / "ViT.pt")
     checkpoints.register(monkeypatch, "tiny-quickgelu", checkpoints.model_config(quick_gelu=True))
     monkeypatch.setattr(torch.jit, "load", refuse)
-    checkpoint = load_checkpoint("tiny-quickgelu", pretrained=tmp_path / "ViT.pt", preprocessing_family="openai")
+    checkpoint = checkpoints.load("tiny-quickgelu", pretrained=tmp_path / "ViT.pt", preprocessing="openai")
     state = checkpoint.model.state_dict()
     halves = 0
     for name, tensor in model.state_dict().items():
@@ -245,14 +246,14 @@ def test_openai_archive_is_read_without_running_it(tmp_path: Path, monkeypatch: 
 
 
 def test_licence_of_the_model_card(folder: Path, tmp_path: Path) -> None:
-    assert load_checkpoint(folder).licence is None
+    assert checkpoints.load(folder).licence is None
     card = "---\nlibrary_name: open_clip\nlicense: {}\ntags:\n- clip\n---\n# A model\nlicense: not this\n"
     other = checkpoints.write_checkpoint(tmp_path / "c")
     for stated, licence in {"apache-2.0": "apache-2.0", "other\nlicense_name: apple-ascl": "apple-ascl"}.items():
         (other / "README.md").write_text(card.format(stated), encoding="utf-8")
-        assert load_checkpoint(other).licence == licence
+        assert checkpoints.load(other).licence == licence
     (other / "README.md").write_text("# no header\nlicense: mit\n", encoding="utf-8")
-    assert load_checkpoint(other).licence is None
+    assert checkpoints.load(other).licence is None
 
 
 def test_nothing_is_printed_logged_or_left_behind(
@@ -260,15 +261,15 @@ def test_nothing_is_printed_logged_or_left_behind(
 ) -> None:
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     with caplog.at_level(logging.DEBUG):
-        load_checkpoint(folder)
-        load_checkpoint(folder, random_weights=True)
+        checkpoints.load(folder)
+        checkpoints.load(folder, random_weights=True)
     assert capfd.readouterr() == ("", "")
     assert [r for r in caplog.records if "open_clip" in r.pathname] == []
     assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)
 
 
 def test_other_libraries_may_log_while_loading(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from clipdeploy.export.quiet import no_complaints
+    from clipdeploy.export.openclip.quiet import no_complaints
 
     with caplog.at_level(logging.INFO), no_complaints("x"):
         logging.getLogger("camera").info("frame %d", 7)
@@ -297,7 +298,7 @@ def test_hub_tokenizer_of_a_folder(tmp_path: Path) -> None:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "unk_token": "<unk>"}), encoding="utf-8")
 
-    checkpoint = load_checkpoint(folder)
+    checkpoint = checkpoints.load(folder)
     tokens = checkpoint.spec.tokens
     assert (tokens.start_id, tokens.end_id, tokens.pad_id, tokens.cleaning) == (None, 1, 0, "canonicalize")
     checkpoint.write_tokenizer(tmp_path / "tokenizer.json")

@@ -14,14 +14,13 @@ import open_clip
 import torch
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.export.checkpoint import load_checkpoint
 from tests import checkpoints
 
 
 def refusal(*args: Any, **kwargs: Any) -> CheckpointError:
     """The error of a load that must fail."""
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(*args, **kwargs)
+        checkpoints.load(*args, **kwargs)
     assert caught.value.fix, f"no fix is named: {caught.value.message}"
     return caught.value
 
@@ -106,7 +105,7 @@ def test_folder_without_or_with_too_many_weights(tmp_path: Path) -> None:
         checkpoints.save_state(folder / name, state)
     assert "epoch_1.pt, epoch_2.pt" in refusal(folder).message
     (folder / "epoch_1.pt").unlink()
-    assert load_checkpoint(folder).spec.name == "c"
+    assert checkpoints.load(folder).spec.name == "c"
 
 
 # -- activation
@@ -151,10 +150,10 @@ def test_openai_weights_in_a_gelu_architecture(tmp_path: Path, archive: bool, mo
         facts = {name: torch.tensor(1) for name in ("input_resolution", "context_length", "vocab_size")}
         checkpoints.save_state(path, {**checkpoints.make_model().state_dict(), **facts})
     checkpoints.register(monkeypatch, "tiny")
-    error = refusal("tiny", pretrained=path, preprocessing_family="openai")
+    error = refusal("tiny", pretrained=path, preprocessing="openai")
     assert "OpenAI's own, trained with QuickGELU" in error.message
     checkpoints.register(monkeypatch, "tiny-quickgelu", checkpoints.model_config(quick_gelu=True))
-    assert refusal("tiny", pretrained=path, preprocessing_family="openai").fix == "use tiny-quickgelu"
+    assert refusal("tiny", pretrained=path, preprocessing="openai").fix == "use tiny-quickgelu"
 
 
 def test_file_called_like_published_quick_gelu_weights(tmp_path: Path) -> None:
@@ -225,7 +224,7 @@ def test_damaged_file(tmp_path: Path, name: str, damage: str) -> None:
 def test_other_kinds_of_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.register(monkeypatch, "tiny")
     (tmp_path / name).write_bytes(b"1234")
-    error = refusal("tiny", pretrained=tmp_path / name, preprocessing_family="openai")
+    error = refusal("tiny", pretrained=tmp_path / name, preprocessing="openai")
     assert ".safetensors" in error.message
 
 
@@ -353,27 +352,27 @@ def test_preprocessing_is_never_guessed(tmp_path: Path, monkeypatch: pytest.Monk
     error = refusal(folder)
     assert "nothing states how pictures were prepared" in error.message
     assert "--preprocessing" in str(error.fix)
-    assert load_checkpoint(folder, preprocessing_family="siglip").spec.pixels.resize == "squash"
+    assert checkpoints.load(folder, preprocessing="siglip").spec.pixels.resize == "squash"
     path = checkpoints.save_state(tmp_path / "w.pt", checkpoints.make_model().state_dict())
     two = {"one": {}, "other": {"mean": (0.5,) * 3}}
     checkpoints.register(monkeypatch, "tiny", **two)
     assert "nothing states" in refusal("tiny", pretrained=path).message
     checkpoints.register(monkeypatch, "tiny", other=two["other"])
-    assert load_checkpoint("tiny", pretrained=path).spec.pixels.mean == (0.5, 0.5, 0.5)
+    assert checkpoints.load("tiny", pretrained=path).spec.pixels.mean == (0.5, 0.5, 0.5)
 
 
 def test_preprocessing_family_against_what_is_stated(tmp_path: Path) -> None:
     folder = checkpoints.write_checkpoint(tmp_path / "c")
-    assert "states another preprocessing than 'clipa'" in refusal(folder, preprocessing_family="clipa").message
-    assert "choose one of openai" in str(refusal(folder, preprocessing_family="opeani").fix)
-    assert load_checkpoint(folder, preprocessing_family="openai").spec.pixels.resize == "shortest"
+    assert "states another preprocessing than 'clipa'" in refusal(folder, preprocessing="clipa").message
+    assert "choose one of openai" in str(refusal(folder, preprocessing="opeani").fix)
+    assert checkpoints.load(folder, preprocessing="openai").spec.pixels.resize == "shortest"
 
 
 def test_transform_of_another_open_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should open_clip one day prepare pictures in other steps, that is an error and no drift."""
     import torchvision.transforms as steps
 
-    from clipdeploy.export import preprocessing
+    from clipdeploy.export.openclip import preprocessing
 
     real = preprocessing.image_transform_v2
     monkeypatch.setattr(
@@ -408,7 +407,7 @@ def test_text_side_that_does_not_fit(
 
 
 def test_what_open_clip_warns_of_is_an_error() -> None:
-    from clipdeploy.export.quiet import no_complaints
+    from clipdeploy.export.openclip.quiet import no_complaints
 
     with pytest.raises(CheckpointError, match="open_clip warns: QuickGELU mismatch"), no_complaints("x"):
         model = {"quick_gelu": True, "hf_hub": "", "file": __file__}

@@ -14,7 +14,6 @@ pytest.importorskip("open_clip", reason="reading checkpoints needs the extra: pi
 from huggingface_hub import constants
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.export.checkpoint import load_checkpoint
 from tests import checkpoints
 from tests.fake_hub import serve
 
@@ -47,8 +46,8 @@ def test_repository(hub: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = checkpoints.write_checkpoint(hub / "org" / "clip", seed=5)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     seen: list[tuple[str, int, int]] = []
-    checkpoint = load_checkpoint("hf-hub:org/clip", progress=lambda *args: seen.append(args))
-    assert checkpoint.weights_sha256 == load_checkpoint(folder).weights_sha256
+    checkpoint = checkpoints.load("hf-hub:org/clip", progress=lambda *args: seen.append(args))
+    assert checkpoint.weights_sha256 == checkpoints.load(folder).weights_sha256
     assert (checkpoint.spec.name, checkpoint.source, checkpoint.licence) == ("org/clip", "hf-hub:org/clip", "mit")
     size = (folder / "open_clip_model.safetensors").stat().st_size
     assert ("downloading open_clip_model.safetensors", size, size) in seen
@@ -57,12 +56,12 @@ def test_repository(hub: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_repository_with_a_pickle_only(hub: Path) -> None:
     checkpoints.write_checkpoint(hub / "org" / "clip", weights="open_clip_pytorch_model.bin")
-    assert load_checkpoint("hf-hub:org/clip").licence is None
+    assert checkpoints.load("hf-hub:org/clip").licence is None
 
 
 def test_repository_random_weights(hub: Path) -> None:
     checkpoints.write_checkpoint(hub / "org" / "clip", weights=None)
-    assert load_checkpoint("hf-hub:org/clip", random_weights=True).source == "hf-hub:org/clip (random weights)"
+    assert checkpoints.load("hf-hub:org/clip", random_weights=True).source == "hf-hub:org/clip (random weights)"
 
 
 @pytest.mark.parametrize("file", ["", "weights.pt"])
@@ -70,16 +69,16 @@ def test_tag(hub: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoints.write_checkpoint(hub / "org" / "clip", weights=file or "open_clip_model.safetensors", seed=2)
     own = {"hf_hub": f"org/clip/{file}", "mean": (0.5,) * 3, "resize_mode": "squash"}
     checkpoints.register(monkeypatch, "tiny", fine_tuned=own)
-    checkpoint = load_checkpoint("tiny", pretrained="Fine-Tuned")
-    assert checkpoint.weights_sha256 == load_checkpoint(folder).weights_sha256
+    checkpoint = checkpoints.load("tiny", pretrained="Fine-Tuned")
+    assert checkpoint.weights_sha256 == checkpoints.load(folder).weights_sha256
     assert (checkpoint.spec.pixels.mean, checkpoint.spec.pixels.resize) == ((0.5, 0.5, 0.5), "squash")
 
 
 def test_cache_answers_when_the_hub_is_gone(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints.write_checkpoint(hub / "org" / "clip", weights="open_clip_pytorch_model.bin")
-    online = load_checkpoint("hf-hub:org/clip")
+    online = checkpoints.load("hf-hub:org/clip")
     point_to(NOBODY, monkeypatch)
-    assert load_checkpoint("hf-hub:org/clip").weights_sha256 == online.weights_sha256
+    assert checkpoints.load("hf-hub:org/clip").weights_sha256 == online.weights_sha256
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_repository_that_lacks_something(hub: Path, content: str | None, says: s
         (hub / "org" / "clip").mkdir(parents=True)
         (hub / "org" / "clip" / content).write_text("# nothing else", encoding="utf-8")
     with pytest.raises(CheckpointError, match=says) as caught:
-        load_checkpoint("hf-hub:org/clip")
+        checkpoints.load("hf-hub:org/clip")
     assert caught.value.fix
 
 
@@ -113,7 +112,7 @@ def test_no_network_fails_fast_and_says_what_to_fetch(
     point_to(NOBODY, monkeypatch)
     started = time.monotonic()
     with pytest.raises(CheckpointError) as caught:
-        load_checkpoint(model, **more)
+        checkpoints.load(model, **more)
     assert time.monotonic() - started < 5
     assert ("HF_HUB_OFFLINE is set" if reason == "offline" else "cannot be reached") in caught.value.message
     assert "not in the Hugging Face cache" in caught.value.message
@@ -128,7 +127,7 @@ def test_hub_tokenizer_without_network(hub: Path, monkeypatch: pytest.MonkeyPatc
     checkpoints.register(monkeypatch, "tiny", checkpoints.model_config(text_cfg={"hf_tokenizer_name": "org/none"}))
     started = time.monotonic()
     with pytest.raises(CheckpointError, match="needs a tokenizer or text model") as caught:
-        load_checkpoint("tiny", random_weights=True)
+        checkpoints.load("tiny", random_weights=True)
     assert time.monotonic() - started < 10
     assert "cannot be reached" in caught.value.message
     assert constants.HF_HUB_OFFLINE is False

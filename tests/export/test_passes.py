@@ -14,10 +14,10 @@ import onnx_ir as ir
 import onnxruntime
 from onnx_ir.passes.common import ShapeInferencePass
 
-from clipdeploy.export.passes.finite_masks import finite_masks
-from clipdeploy.export.passes.fold_scale import fold_scale
-from clipdeploy.export.passes.gelu_order import gelu_order
-from clipdeploy.export.passes.slices_to_split import slices_to_split
+from clipdeploy.export.graph.passes.finite_masks import finite_masks
+from clipdeploy.export.graph.passes.fold_scale import fold_scale
+from clipdeploy.export.graph.passes.gelu_order import gelu_order
+from clipdeploy.export.graph.passes.slices_to_split import slices_to_split
 
 HEADER = '<ir_version: 8, opset_import: ["": 19]>'
 WIDTH = 4

@@ -15,10 +15,10 @@ import onnx
 import onnx_ir as ir
 
 from clipdeploy.errors import ExportError
-from clipdeploy.export.checks import relative_difference
-from clipdeploy.export.graphfile import data_path
-from clipdeploy.export.passes import PASSES, GraphPass
-from clipdeploy.export.simplify import simplify_graph
+from clipdeploy.export.graph.checks import relative_difference
+from clipdeploy.export.graph.graphfile import data_path
+from clipdeploy.export.graph.passes import PASSES, GraphPass
+from clipdeploy.export.graph.simplify import simplify_graph
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower
 from tests.export import tiny

@@ -14,7 +14,7 @@ pytest.importorskip("open_clip", reason="writing tokenizers needs the extra: pip
 import tokenizers
 from open_clip.tokenizer import SimpleTokenizer
 
-from clipdeploy.export.tokenizer_json import TokenFacts, token_facts, words_pattern
+from clipdeploy.export.tokens.open_clip import TokenFacts, token_facts, words_pattern
 from clipdeploy.runtime.tokenizer import Tokenizer
 from clipdeploy.spec import TextCleaning, TokenSpec
 from tests.texts import nasty_texts

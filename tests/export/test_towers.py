@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from clipdeploy.errors import ExportError
-from clipdeploy.export.blocks import PoolingStack, Stack
-from clipdeploy.export.towers import build_tower, image_tower, text_tower, unit_length
+from clipdeploy.export.towers.blocks import PoolingStack, Stack
+from clipdeploy.export.towers.build import unit_length
 from clipdeploy.spec import Tower
 from tests.export import tiny
 
@@ -28,7 +28,7 @@ def test_a_tower_answers_as_the_checkpoint(name: str, tower: Tower) -> None:
     batch = tiny.samples(model, tower, 5)
     expected = tiny.reference(model, tower, batch)
     with torch.no_grad():
-        found = build_tower(model, tower)(batch)
+        found = tiny.traced(model, tower)(batch)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5
     assert (expected[0] - expected[1]).abs().max() > 1e-4, "the samples do not tell a right answer from a wrong one"
@@ -39,7 +39,7 @@ def test_the_checkpoint_stays_as_it_was(name: str) -> None:
     model = tiny.clip(name)
     before = {n: (id(p), p.requires_grad, p.clone()) for n, p in model.named_parameters()}
     kinds = [type(m) for m in model.modules()]
-    image_tower(model), text_tower(model)
+    tiny.traced(model, Tower.IMAGE), tiny.traced(model, Tower.TEXT)
     after = dict(model.named_parameters())
     assert before.keys() == after.keys()
     assert all(id(p) == before[n][0] and p.requires_grad == before[n][1] for n, p in after.items())
@@ -50,7 +50,7 @@ def test_the_checkpoint_stays_as_it_was(name: str) -> None:
 def test_weights_are_shared_and_only_the_scaled_attention_is_copied() -> None:
     model = tiny.clip("vit")
     own = {p.data_ptr() for p in model.parameters()}
-    copied = [n for n, p in text_tower(model).named_parameters() if p.data_ptr() not in own]
+    copied = [n for n, p in tiny.traced(model, Tower.TEXT).named_parameters() if p.data_ptr() not in own]
     assert copied
     assert all(".attn." in n or n.endswith("attn_mask") for n in copied), copied
 
@@ -58,16 +58,23 @@ def test_weights_are_shared_and_only_the_scaled_attention_is_copied() -> None:
 def test_a_tower_holds_only_its_own_half() -> None:
     model = tiny.clip("vit")
     both = sum(p.numel() for p in model.parameters())
-    halves = [sum(p.numel() for p in tower.parameters()) for tower in (image_tower(model), text_tower(model))]
+    halves = [
+        sum(p.numel() for p in tower.parameters())
+        for tower in (tiny.traced(model, Tower.IMAGE), tiny.traced(model, Tower.TEXT))
+    ]
     assert max(halves) < both
-    assert not any("visual" in n for n, _ in text_tower(model).named_parameters())
+    assert not any("visual" in n for n, _ in tiny.traced(model, Tower.TEXT).named_parameters())
 
 
 def test_the_last_block_is_computed_for_the_pooled_token_alone() -> None:
     model = tiny.clip("vit")
-    assert any(isinstance(m, PoolingStack) for m in image_tower(model).modules())
-    assert any(isinstance(m, PoolingStack) for m in text_tower(model).modules())
-    stacks = [type(m) for m in image_tower(tiny.clip("mean_pool")).modules() if isinstance(m, (Stack, PoolingStack))]
+    assert any(isinstance(m, PoolingStack) for m in tiny.traced(model, Tower.IMAGE).modules())
+    assert any(isinstance(m, PoolingStack) for m in tiny.traced(model, Tower.TEXT).modules())
+    stacks = [
+        type(m)
+        for m in tiny.traced(tiny.clip("mean_pool"), Tower.IMAGE).modules()
+        if isinstance(m, (Stack, PoolingStack))
+    ]
     assert stacks == [Stack]
 
 
@@ -80,16 +87,16 @@ def test_a_subclass_of_a_known_block_is_left_as_it_is() -> None:
     model.visual.transformer.resblocks[0].__class__ = Own
     batch = tiny.samples(model, Tower.IMAGE)
     with torch.no_grad():
-        found = image_tower(model)(batch)
+        found = tiny.traced(model, Tower.IMAGE)(batch)
     assert (found - tiny.reference(model, Tower.IMAGE, batch)).abs().max() <= 1e-5
-    assert not any(isinstance(m, (Stack, PoolingStack)) for m in image_tower(model).modules())
+    assert not any(isinstance(m, (Stack, PoolingStack)) for m in tiny.traced(model, Tower.IMAGE).modules())
 
 
 def test_reading_no_single_token_is_refused() -> None:
     model = tiny.clip("vit")
     model.text_pool_type = "none"
     with pytest.raises(ExportError, match="'none'") as caught:
-        text_tower(model)
+        tiny.traced(model, Tower.TEXT)
     assert caught.value.fix
 
 
@@ -103,6 +110,6 @@ def test_the_norm_is_taken_in_float32() -> None:
 
 def test_a_tower_is_in_eval_mode_whatever_the_checkpoint_is_in() -> None:
     model = tiny.clip("resnet").train()
-    assert not any(m.training for m in image_tower(model).modules())
+    assert not any(m.training for m in tiny.traced(model, Tower.IMAGE).modules())
     assert model.training
     assert isinstance(model, nn.Module)

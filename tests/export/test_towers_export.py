@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,10 @@ import pytest
 pytest.importorskip("onnxsim", reason="exporting needs the extra: pip install 'clipdeploy[export]'")
 pytest.importorskip("onnxruntime", reason="running graphs needs the extra: pip install 'clipdeploy[cpu]'")
 
-from torch import Tensor
-
 from clipdeploy.errors import ExportError, OutputError
 from clipdeploy.export.checkpoint import Checkpoint
-from clipdeploy.export.export import ExportOptions, export_tower, sample_feeds
+from clipdeploy.export.openclip.load import text_encoder
+from clipdeploy.export.tower import ExportOptions, export_tower, sample_feeds
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import ModelSpec, PixelSpec, TokenSpec, Tower
 from tests.export import tiny
@@ -37,10 +38,25 @@ def checkpoint() -> Checkpoint:
         probability="softmax",
     )
 
-    def unused(*_: object) -> Tensor:
+    def unused(*_: object) -> Any:
         raise AssertionError("exporting a tower needs neither transform nor tokenizer")
 
-    return Checkpoint(model, spec, unused, unused, "tiny", "0" * 64, None, lambda: "")
+    clip: Any = model
+    return Checkpoint(
+        model=model,
+        image_encoder=clip.visual,
+        text_encoder=text_encoder(model),
+        encode_image=partial(clip.encode_image, normalize=True),
+        encode_text=partial(clip.encode_text, normalize=True),
+        spec=spec,
+        crop=unused,
+        transform=unused,
+        tokenize=unused,
+        source="tiny",
+        weights_sha256="0" * 64,
+        licence=None,
+        tokenizer_json=lambda: "",
+    )
 
 
 @pytest.mark.parametrize("tower", Tower)

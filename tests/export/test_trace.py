@@ -19,10 +19,9 @@ import torch
 from torch import nn
 
 from clipdeploy.errors import ExportError
-from clipdeploy.export.graphfile import data_path, load_graph, save_graph
-from clipdeploy.export.opset import lower_opset
-from clipdeploy.export.towers import build_tower
-from clipdeploy.export.trace import trace_tower
+from clipdeploy.export.graph.graphfile import data_path, load_graph, save_graph
+from clipdeploy.export.graph.opset import lower_opset
+from clipdeploy.export.graph.trace import trace_tower
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import TensorSpec, Tower
 from tests.export import tiny
@@ -92,7 +91,7 @@ def test_a_block_costs_at_most_23_nodes(trace: Trace, tmp_path: Path, tower: Tow
     model = tiny.clip("vit")
     blocks = (model.visual if tower is Tower.IMAGE else model).transformer.resblocks
     blocks.insert(0, blocks[0])
-    trace_tower(build_tower(model, tower), tiny.spec(model, tower), tmp_path / "graph.onnx", opset=19)
+    trace_tower(tiny.traced(model, tower), tiny.spec(model, tower), tmp_path / "graph.onnx", opset=19)
     per_block = len(onnx.load(tmp_path / "graph.onnx").graph.node) - two
     assert 0 < per_block <= 23
     assert two + 10 * per_block < 300, "twelve blocks stay below 300 nodes"
@@ -127,7 +126,7 @@ def test_a_graph_names_its_maker_and_no_file(trace: Trace, tower: Tower) -> None
 def test_large_weights_lie_beside_the_graph(tmp_path: Path) -> None:
     model, path = tiny.clip("vit"), tmp_path / "visual.onnx"
     spec = tiny.spec(model, Tower.IMAGE)
-    trace_tower(build_tower(model, Tower.IMAGE), spec, path, opset=19, inline_limit_bytes=10_000)
+    trace_tower(tiny.traced(model, Tower.IMAGE), spec, path, opset=19, inline_limit_bytes=10_000)
     assert path.stat().st_size < 100_000 < data_path(path).stat().st_size
     assert sorted(p.name for p in tmp_path.iterdir()) == ["visual.onnx", "visual.onnx.data"]
     assert worst_difference(path, "vit", Tower.IMAGE) <= 1e-5
@@ -140,7 +139,7 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path) -> None:
 def test_an_opset_that_is_not_offered_is_refused(tmp_path: Path, opset: int) -> None:
     model = tiny.clip("vit")
     with pytest.raises(ExportError, match=f"opset {opset} .* expected 17 to 23"):
-        trace_tower(build_tower(model, Tower.IMAGE), tiny.spec(model, Tower.IMAGE), tmp_path / "g.onnx", opset=opset)
+        trace_tower(tiny.traced(model, Tower.IMAGE), tiny.spec(model, Tower.IMAGE), tmp_path / "g.onnx", opset=opset)
     assert not list(tmp_path.iterdir())
 
 
@@ -149,7 +148,7 @@ def test_an_encoder_that_gives_no_single_embedding_is_refused(tmp_path: Path) ->
     spec = tiny.spec(model, Tower.IMAGE)
     wrong = dataclasses.replace(spec, output=TensorSpec("image_embeds", "float32", ("batch", 31)))
     with pytest.raises(ExportError, match=r"\('batch', 32\).*expected \('batch', 31\)"):
-        trace_tower(build_tower(model, Tower.IMAGE), wrong, tmp_path / "g.onnx", opset=19)
+        trace_tower(tiny.traced(model, Tower.IMAGE), wrong, tmp_path / "g.onnx", opset=19)
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import Tensor, nn
 
+from clipdeploy.export.openclip.load import text_encoder
+from clipdeploy.export.towers.build import build_tower
 from clipdeploy.spec import TensorSpec, Tower, TowerSpec
 
 EMBED_DIM, LENGTH, VOCABULARY = 32, 16, 100
@@ -48,6 +50,11 @@ _TIMM: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }
 NAMES = (*_RECIPES, *_TIMM, "roberta")
+
+
+def traced(model: nn.Module, tower: Tower) -> nn.Module:
+    """What the export traces of one encoder of `model`."""
+    return build_tower(model.get_submodule("visual") if tower is Tower.IMAGE else text_encoder(model), tower)
 
 
 def clip(name: str) -> nn.Module:

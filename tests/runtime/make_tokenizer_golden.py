@@ -13,7 +13,7 @@ from pathlib import Path
 
 from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode
 
-from clipdeploy.export.tokenizer_json import token_facts
+from clipdeploy.export.tokens.open_clip import token_facts
 from tests.texts import nasty_texts
 
 FOLDER = Path(__file__).parent

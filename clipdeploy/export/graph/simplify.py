@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from clipdeploy.errors import BackendError, ExportError
-from clipdeploy.export.checks import Feeds, embeddings, latencies_ms, relative_difference
-from clipdeploy.export.graphfile import (
+from clipdeploy.export.graph.checks import Feeds, embeddings, latencies_ms, relative_difference
+from clipdeploy.export.graph.graphfile import (
     INLINE_LIMIT_BYTES,
     SMALL_TENSOR_BYTES,
     data_path,
@@ -29,7 +29,7 @@ from clipdeploy.export.graphfile import (
     tidy,
     weight_bytes,
 )
-from clipdeploy.export.passes import PASSES, GraphPass
+from clipdeploy.export.graph.passes import PASSES, GraphPass
 from clipdeploy.progress import Progress, silent
 
 TOLERANCE = 1e-5

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from clipdeploy.export.lean import lean_copy
-from clipdeploy.spec import ModelSpec, Tower
+from clipdeploy.export.towers.lean import lean_copy
+from clipdeploy.spec import Tower
 
 NORM_EPSILON = 1e-12
 """Floor of the length that embeddings are divided by, as in `torch.nn.functional.normalize`."""
@@ -38,24 +36,14 @@ class TextTower(nn.Module):
         return unit_length(_embedding(self.text(input_ids)))
 
 
-def image_tower(model: nn.Module, spec: ModelSpec | None = None) -> nn.Module:
-    """The image encoder of an open_clip model, ready to trace; `model` stays as it is and lends its weights."""
-    return ImageTower(lean_copy(model.get_submodule("visual"))).eval()
-
-
-def text_tower(model: nn.Module, spec: ModelSpec | None = None) -> nn.Module:
-    """The text encoder of an open_clip model, ready to trace; `model` stays as it is and lends its weights.
+def build_tower(encoder: nn.Module, tower: Tower) -> nn.Module:
+    """An encoder of a checkpoint, ready to trace; `encoder` stays as it is and lends its weights.
 
     Raises:
-        ExportError: the encoder pools its tokens in a way that gives no single embedding.
+        ExportError: the text encoder pools its tokens in a way that gives no single embedding.
     """
-    text = getattr(model, "text", None)
-    return TextTower(lean_copy(text if isinstance(text, nn.Module) else _without_image(model))).eval()
-
-
-def build_tower(model: nn.Module, tower: Tower) -> nn.Module:
-    """`image_tower` or `text_tower`."""
-    return image_tower(model) if tower is Tower.IMAGE else text_tower(model)
+    kind = ImageTower if tower is Tower.IMAGE else TextTower
+    return kind(lean_copy(encoder)).eval()
 
 
 def unit_length(x: Tensor) -> Tensor:
@@ -67,10 +55,3 @@ def unit_length(x: Tensor) -> Tensor:
 def _embedding(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The embedding alone, where an encoder returns its tokens too."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def _without_image(model: nn.Module) -> nn.Module:
-    """A view of `open_clip.CLIP`, which keeps the parts of its text encoder beside the image encoder."""
-    part = copy.copy(model)
-    part._modules = {name: child for name, child in model._modules.items() if name != "visual"}
-    return part

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from clipdeploy.export.attention import OneQueryAttention, Projections, SelfAttention, read_projections
+from clipdeploy.export.towers.attention import OneQueryAttention, Projections, SelfAttention, read_projections
 
 
 @dataclass(frozen=True)

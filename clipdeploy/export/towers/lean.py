@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from clipdeploy.export.blocks import Stack, read_blocks
-from clipdeploy.export.text import LeanTextTransformer
-from clipdeploy.export.vision import (
+from clipdeploy.export.towers.blocks import Stack, read_blocks
+from clipdeploy.export.towers.text import LeanTextTransformer
+from clipdeploy.export.towers.vision import (
     LeanAttentionalPooler,
     LeanAttentionPool2d,
     LeanAttentionPoolLatent,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from clipdeploy.export.passes.finite_masks import finite_masks
-from clipdeploy.export.passes.fold_scale import fold_scale
-from clipdeploy.export.passes.gelu_order import gelu_order
-from clipdeploy.export.passes.slices_to_split import slices_to_split
+from clipdeploy.export.graph.passes.finite_masks import finite_masks
+from clipdeploy.export.graph.passes.fold_scale import fold_scale
+from clipdeploy.export.graph.passes.gelu_order import gelu_order
+from clipdeploy.export.graph.passes.slices_to_split import slices_to_split
 
 
 @dataclass(frozen=True)

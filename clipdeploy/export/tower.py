@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from clipdeploy.errors import ExportError, OutputError
 from clipdeploy.export.checkpoint import Checkpoint
-from clipdeploy.export.checks import Feeds, embeddings
-from clipdeploy.export.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, move_graph, scratch_folder
-from clipdeploy.export.opset import DEFAULT_OPSET, check_opset
-from clipdeploy.export.simplify import SimplifyStep, describe_graph, simplify_graph
-from clipdeploy.export.towers import build_tower
-from clipdeploy.export.trace import trace_tower
+from clipdeploy.export.graph.checks import Feeds, embeddings
+from clipdeploy.export.graph.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, move_graph, scratch_folder
+from clipdeploy.export.graph.opset import DEFAULT_OPSET, check_opset
+from clipdeploy.export.graph.simplify import SimplifyStep, describe_graph, simplify_graph
+from clipdeploy.export.graph.trace import trace_tower
+from clipdeploy.export.towers.build import build_tower
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import TokenSpec, Tower
 
@@ -112,7 +112,9 @@ def _export(
     limit = options.inline_limit_bytes
     # Weights beside the graph are read only when needed: cheaper for a file that lives a moment.
     beside = 0 if options.simplify else limit
-    trace_tower(build_tower(checkpoint.model, tower), spec, traced, opset=options.opset, inline_limit_bytes=beside)
+    trace_tower(
+        build_tower(checkpoint.encoder(tower), tower), spec, traced, opset=options.opset, inline_limit_bytes=beside
+    )
     feeds = sample_feeds(checkpoint, tower)
     difference = _difference(checkpoint, tower, traced, feeds)
     seconds = time.perf_counter() - started

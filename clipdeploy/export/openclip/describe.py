@@ -12,7 +12,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from clipdeploy.errors import CheckpointError, InputError
-from clipdeploy.export.tokenizer_json import TokenFacts
+from clipdeploy.export.tokens.open_clip import TokenFacts
 from clipdeploy.spec import ModelSpec, PixelSpec, TensorSpec, TextPooling, TokenSpec, Tower, TowerSpec
 
 _POOLINGS: dict[str, TextPooling] = {"argmax": "eot_argmax", "eos": "eot_first", "last": "last"}

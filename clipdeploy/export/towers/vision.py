@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipdeploy.export.attention import ConstantQueryAttention, OneQueryAttention, Projections, constant, scale_queries
-from clipdeploy.export.blocks import PoolingStack, Stack, read_blocks
+from clipdeploy.export.towers.attention import (
+    ConstantQueryAttention,
+    OneQueryAttention,
+    Projections,
+    constant,
+    scale_queries,
+)
+from clipdeploy.export.towers.blocks import PoolingStack, Stack, read_blocks
 
 
 class LeanVisionTransformer(nn.Module):

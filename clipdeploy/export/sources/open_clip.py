@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.export import preprocessing, published
-from clipdeploy.export.hub import CONFIG, Hub
-from clipdeploy.export.weights import SUFFIXES, Weights
+from clipdeploy.export.openclip import preprocessing
+from clipdeploy.export.sources import published
+from clipdeploy.export.sources.hub import CONFIG, Hub
+from clipdeploy.export.sources.source import OpenClipSource as Source
+from clipdeploy.export.weights.fit import SUFFIXES, Weights
 
 _HUB, _FOLDER = "hf-hub:", "local-dir:"
 _SAFE, _PICKLE = "open_clip_model.safetensors", "open_clip_pytorch_model.bin"
@@ -30,31 +32,6 @@ _PREFERRED = (
     "model.pth",
 )
 _README = "README.md"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A resolved checkpoint.
-
-    Attributes:
-        name: architecture, repository or folder name, for people.
-        label: as the user gave it, weights included.
-        model: what `open_clip.create_model` builds the architecture from, without asking the network.
-        tokenizer: what `open_clip.get_tokenizer` builds the tokenizer from.
-        quick_gelu: the configuration's activation.
-        stated: the preprocessing that the checkpoint's origin states, None when it states none.
-        weights: the file, None for random weights.
-        licence: from the model card, None when there is no card or it states none.
-    """
-
-    name: str
-    label: str
-    model: str
-    tokenizer: str
-    quick_gelu: bool
-    stated: dict[str, Any] | None
-    weights: Path | None = None
-    licence: str | None = None
 
 
 def resolve(model: str, pretrained: str | None, *, random_weights: bool, hub: Hub) -> Source:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.export.torchscript import is_torchscript, read_torchscript
+from clipdeploy.export.weights.torchscript import is_torchscript, read_torchscript
 
 State = dict[str, torch.Tensor]
 

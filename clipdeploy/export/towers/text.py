@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipdeploy.errors import ExportError
-from clipdeploy.export.attention import MASK_FLOOR, constant, finite_mask
-from clipdeploy.export.blocks import PoolingStack, read_blocks, take_row
+from clipdeploy.export.towers.attention import MASK_FLOOR, constant, finite_mask
+from clipdeploy.export.towers.blocks import PoolingStack, read_blocks, take_row
 
 POOLINGS = ("first", "last", "argmax", "eos")
 

@@ -1,0 +1,1 @@
+"""ONNX graphs: trace, read and write, check, simplify."""

@@ -1,0 +1,1 @@
+"""Where a checkpoint comes from: names, folders and repositories, resolved to files on this machine."""

@@ -1,0 +1,1 @@
+"""Weights files: read without running code, and taken into a model only when everything fits."""
