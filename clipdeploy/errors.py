@@ -7,6 +7,7 @@
     ├── MissingExtraError           a library of an optional extra is not installed (also an ImportError)
     ├── CheckpointError             a checkpoint cannot be found, read, or trusted to mean what it says
     ├── ExportError                 a tower cannot be traced, simplified or written
+    ├── CalibrationError            calibration data is missing or unfit, or a precision cannot hold its budget
     ├── BundleError                 a bundle cannot be opened
     │   ├── BundleNotFoundError     there is no bundle at that path
     │   ├── BundleCorruptError      a file of the bundle is missing, truncated, altered or out of bounds
@@ -68,6 +69,10 @@ class CheckpointError(ClipdeployError):
 
 class ExportError(ClipdeployError):
     """A tower cannot be traced, simplified or written."""
+
+
+class CalibrationError(ClipdeployError):
+    """Calibration data is missing or unfit, or a precision cannot hold its accuracy budget."""
 
 
 class BundleError(ClipdeployError):

@@ -23,7 +23,9 @@ Interpolation = Literal["bicubic", "bilinear"]
 TextPooling = Literal["eot_argmax", "eot_first", "last", "cls", "other"]
 TextCleaning = Literal["whitespace", "lower", "canonicalize", "none"]
 CropRounding = Literal["round", "floor"]
-RgbConversion = Literal["after_resize", "before_resize"]
+RgbConversion = Literal["after_resize", "before_resize", "on_white"]
+Target = Literal["tensorrt", "cpu"]
+"""What a quantised graph is placed and typed for; it is never passed off for another."""
 
 
 class Precision(str, Enum):
@@ -34,6 +36,11 @@ class Precision(str, Enum):
     BF16 = "bf16"
     INT8 = "int8"
     FP8 = "fp8"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether it has 8 bits, so that its graphs are made for a target."""
+        return self in (Precision.INT8, Precision.FP8)
 
     @classmethod
     def parse(cls, value: str | Precision) -> Precision:
@@ -51,10 +58,12 @@ class Tower(str, Enum):
     IMAGE = "image"
     TEXT = "text"
 
-    def graph_name(self, precision: Precision = Precision.FP32) -> str:
-        """File name of this tower's graph in a bundle, such as `visual.onnx` or `textual_int8.onnx`."""
+    def graph_name(self, precision: Precision = Precision.FP32, target: Target | None = None) -> str:
+        """File name of this tower's graph in a bundle, such as `visual.onnx`, `visual_int8.onnx` or, quantised for
+        processors, `visual_int8_cpu.onnx`."""
         stem = "visual" if self is Tower.IMAGE else "textual"
-        return f"{stem}.onnx" if precision is Precision.FP32 else f"{stem}_{precision.value}.onnx"
+        parts = [stem] + ([precision.value] if precision is not Precision.FP32 else [])
+        return "_".join([*parts, target] if target == "cpu" else parts) + ".onnx"
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,8 @@ class PixelSpec:
         std: per channel, divided by after the subtraction.
         crop_rounding: where an odd margin is cut: `round` to the even pixel as torchvision does, `floor` as
             transformers does. Means nothing for `squash`.
-        rgb: when pictures of other modes become RGB: open_clip converts after the resize, transformers before.
+        rgb: when pictures of other modes become RGB: open_clip converts `after_resize`, transformers
+            `before_resize`; `on_white` is before too, with what is transparent laid on white (transformers from 5 on).
     """
 
     height: int
@@ -111,6 +121,8 @@ class TokenSpec:
         cleaning: text rules applied before the tokenizer, named as open_clip names them; `none` leaves all to
             `tokenizer.json`.
         pooling: which position the text tower reads its embedding from.
+        erased_id: id that becomes 0 wherever it stands (CLIPA drops its separator so), None where none does.
+        last_id: id in the last place, behind the padding (CLIPS puts its class token there), None where there is none.
     """
 
     context_length: int
@@ -120,6 +132,8 @@ class TokenSpec:
     pad_id: int
     cleaning: TextCleaning
     pooling: TextPooling
+    erased_id: int | None = None
+    last_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.context_length < 3:

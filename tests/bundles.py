@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from clipdeploy.bundle import SCHEMA_VERSION, Manifest, Provenance, create_bundle, embedding_space_id, sha256_file
-from clipdeploy.runtime.tokenizer import WORDS_MARK
+from clipdeploy.runtime.clip_words import WORDS_MARK
 from clipdeploy.spec import ModelSpec, PixelSpec, Precision, TensorSpec, TokenSpec, Tower, TowerSpec
 
 IMAGE_SIZE = 32

@@ -99,3 +99,33 @@ def _part(draw: random.Random) -> str:
         return "".join(chr(draw.randrange(0x110000)) for _ in range(draw.randint(1, 6)))
     word = draw.choice(_WORDS)
     return draw.choice((word.upper(), word.lower(), word.title(), word[::-1], word * 3))
+
+
+_SPELLED = (
+    *(
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "<start_of_text>",
+        "<end_of_text>",
+        "<s>",
+        "</s>",
+        "<pad>",
+        "<unk>",
+        "<mask>",
+    ),
+    *("<bos>", "<eos>", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]", "\u2581", "\uff1c\uff0f\uff53\uff1e"),
+)
+
+
+def encodable_texts(count: int, seed: int) -> list[str]:
+    """`count` nasty texts without unpaired surrogates, two in five of them with special tokens spelled inside."""
+    draw = random.Random(seed)
+    texts = [
+        text for text in nasty_texts(count * 5 // 4 + 100, seed) if not any("\ud800" <= c <= "\udfff" for c in text)
+    ]
+    for i in range(len(SINGLE), len(texts)):
+        if i % 5 < 2:
+            cut, token = draw.randint(0, len(texts[i])), draw.choice(_SPELLED)
+            token = draw.choice((token, token, f" {token} ", token.upper(), token + token))
+            texts[i] = texts[i][:cut] + token + texts[i][cut:]
+    return texts[:count]

@@ -1,8 +1,9 @@
 """Pictures of any kind -> `(N, 3, H, W)` float32, exactly as the checkpoint's own transform makes them.
 
-The order is open_clip's: resize and crop in the picture's own mode (palettes and 1-bit pictures by nearest
-neighbour, as Pillow does), then to RGB, then to float. An EXIF orientation is not applied, since open_clip does
-not apply it either; for pictures that need it, pass `PIL.ImageOps.exif_transpose(image)`.
+Two libraries, two orders. open_clip resizes and crops in the picture's own mode (palettes and 1-bit pictures by
+nearest neighbour, as Pillow does) and makes the rest RGB. transformers makes RGB first, and from its version 5 on lays
+what is transparent on white. `PixelSpec.rgb` says which. Neither applies an EXIF orientation; for pictures that need
+it, pass `PIL.ImageOps.exif_transpose(image)`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ImageProcessor:
     def crop(self, image: ImageLike, *, color: str = "rgb") -> NDArray[np.uint8]:
         """One picture after resize and crop: `(H, W, 3)` uint8, RGB.
 
-        Bit-identical to the checkpoint's transform on torchvision's PIL path.
+        Bit-identical to the checkpoint's transform: torchvision's PIL path, or transformers' PIL processors.
 
         Raises:
             ImageError: the picture cannot be read, or has an impossible shape or type.
@@ -76,7 +77,8 @@ class ImageProcessor:
                 fix="crop the picture first",
             )
         try:
-            cropped = _to_rgb(resize_crop(opened, place, _RESAMPLE[self.spec.interpolation]))
+            ready = opened if self.spec.rgb == "after_resize" else _RGB_FIRST[self.spec.rgb](opened)
+            cropped = _to_rgb(resize_crop(ready, place, _RESAMPLE[self.spec.interpolation]))
         except (ValueError, OSError, MemoryError) as error:
             raise ImageError(
                 f"{describe(image)} (mode {opened.mode}, {opened.width}x{opened.height} px) cannot be resized: {error}",
@@ -272,15 +274,30 @@ def _array_fault(array: NDArray[Any]) -> str | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The conversion of open_clip, `convert("RGB")`, without Pillow's warning that transparency is lost."""
+    """`convert("RGB")`, without Pillow's warning that transparency is lost; alpha is dropped."""
     if image.mode == "P" and "transparency" in image.info:
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
 
 
+def _on_white(image: Image.Image) -> Image.Image:
+    """RGB, with what is transparent laid on white; a picture without transparency is only converted."""
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+# How a picture becomes RGB before it is resized, by `PixelSpec.rgb`.
+_RGB_FIRST: dict[str, Callable[[Image.Image], Image.Image]] = {"before_resize": _to_rgb, "on_white": _on_white}
+
+
 def _normalisation_table(spec: PixelSpec) -> NDArray[np.float32]:
-    """The normalised value of each byte, (3, 256) float32, in the order and precision of ToTensor and Normalize."""
+    """The normalised value of each byte, (3, 256) float32, in the order and precision of ToTensor and Normalize.
+
+    transformers scales by 1 / 255 in float64 and rounds then, which for no byte gives another float32.
+    """
     unit = np.arange(256, dtype=np.float32) / np.float32(255)
     mean, std = np.asarray(spec.mean, dtype=np.float32), np.asarray(spec.std, dtype=np.float32)
     table: NDArray[np.float32] = (unit - mean[:, None]) / std[:, None]

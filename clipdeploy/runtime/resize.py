@@ -1,4 +1,4 @@
-"""Resize and centre crop exactly as torchvision does them through Pillow, without computing what the crop drops.
+"""Resize and centre crop exactly as torchvision and transformers do them, without computing what the crop drops.
 
 Pillow resizes in two passes, one along each axis, with a rounding to 8 bits after each. Its `box` argument would
 compute the crop alone, but holds its corners in float32, so that for most sizes the coefficients shift in their
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipdeploy.spec import PixelSpec
+from clipdeploy.spec import CropRounding, PixelSpec
 
 # Modes of one byte a channel, which Pillow resamples as described above; all others take the plain way.
 _BYTE_MODES = frozenset({"L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"})
@@ -49,22 +49,28 @@ class Geometry:
 
 
 def geometry(size: tuple[int, int], spec: PixelSpec) -> Geometry:
-    """Resized size and crop of a picture of `size` (width, height), by the rules of torchvision and open_clip."""
+    """Resized size and crop of a picture of `size` (width, height), by the rules of torchvision or transformers."""
     width, height = size
     if spec.resize == "squash":
         return Geometry((spec.width, spec.height), (0, 0, spec.width, spec.height))
     if spec.height == spec.width:
-        # torchvision.transforms.Resize with one number: the long side is cut down to a whole pixel.
+        # torchvision's Resize with one number, transformers' `shortest_edge`: the long side is cut to a whole pixel.
         long = int(spec.width * max(size) / min(size))
         resized = (spec.width, long) if width <= height else (long, spec.height)
     else:
         # open_clip's ResizeKeepRatio, which rounds instead.
         ratio = min(height / spec.height, width / spec.width)
         resized = (round(width / ratio), round(height / ratio))
-    # torchvision's CenterCrop rounds halves to even; flooring would shift a quarter of all sizes by a pixel.
-    left = round((resized[0] - spec.width) / 2.0)
-    top = round((resized[1] - spec.height) / 2.0)
+    left, top = (_margin(a - b, spec.crop_rounding) for a, b in zip(resized, (spec.width, spec.height), strict=True))
     return Geometry(resized, (left, top, left + spec.width, top + spec.height))
+
+
+def _margin(surplus: int, rounding: CropRounding) -> int:
+    """What is cut off before the crop: torchvision rounds halves to even, transformers floors.
+
+    The two are a pixel apart for a quarter of all sizes.
+    """
+    return surplus // 2 if rounding == "floor" else round(surplus / 2.0)
 
 
 def resize_crop(image: Image.Image, place: Geometry, resample: Image.Resampling) -> Image.Image:

@@ -14,7 +14,9 @@ pytest.importorskip("open_clip", reason="writing tokenizers needs the extra: pip
 import tokenizers
 from open_clip.tokenizer import SimpleTokenizer
 
-from clipdeploy.export.tokens.open_clip import TokenFacts, token_facts, words_pattern
+from clipdeploy.export.tokens.facts import TokenFacts
+from clipdeploy.export.tokens.open_clip import token_facts
+from clipdeploy.export.tokens.words import words_pattern
 from clipdeploy.runtime.tokenizer import Tokenizer
 from clipdeploy.spec import TextCleaning, TokenSpec
 from tests.texts import nasty_texts

@@ -1,4 +1,4 @@
-"""Seeded pictures of any mode and size, and the crops that open_clip's own transform makes of them."""
+"""Seeded pictures of any mode and size, and what open_clip's and transformers' own code makes of them."""
 
 from __future__ import annotations
 
@@ -65,6 +65,31 @@ def own_crop(image: Image.Image, spec: PixelSpec) -> np.ndarray:
         for step in own_transform(spec)[:-2]:
             image = step(image)
     return np.asarray(image)
+
+
+def own_processor(spec: PixelSpec) -> Any:
+    """The picture processor of transformers for `spec`: CLIP's where it crops, SigLIP's where it squashes."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    size = {"height": spec.height, "width": spec.width}
+    settings: dict[str, Any] = {
+        "resample": {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[spec.interpolation],
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+        "do_convert_rgb": True,
+    }
+    if spec.resize == "squash":
+        return SiglipImageProcessorPil(size=size, **settings)
+    return CLIPImageProcessorPil(size={"shortest_edge": spec.height}, crop_size=size, **settings)
+
+
+def processed(image: Image.Image, spec: PixelSpec, *, floats: bool = True) -> np.ndarray:
+    """What transformers makes of a picture: `(3, H, W) float32`, or the `(H, W, 3) uint8` crop before the floats."""
+    if floats:
+        return np.asarray(own_processor(spec)(image, return_tensors="np")["pixel_values"][0])
+    crop = own_processor(spec)(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
+    return np.moveaxis(np.asarray(crop), 0, -1).astype(np.uint8)
 
 
 def random_spec(rng: np.random.Generator) -> PixelSpec:

@@ -1,12 +1,14 @@
 """Crops pinned by hash, for machines without torchvision.
 
-The hashes are those of open_clip 3.3 with torchvision 0.29, by `digest(own_crop(picture(mode, *size), spec))`.
+The hashes are those of open_clip 3.3 with torchvision 0.29, by `digest(own_crop(picture(mode, *size), spec))`, and of
+transformers 5.23, by `digest(processed(picture(mode, *size), spec, floats=False))`.
 Wide pictures only: for tall ones Pillow 13 changed which axis it resizes first, and with it some values by a level.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from clipdeploy.runtime.image import ImageProcessor
 from clipdeploy.spec import PixelSpec
 from tests.bundles import pixel_spec
-from tests.runtime.pictures import own_crop, picture
+from tests.runtime.pictures import own_crop, picture, processed
 
 CROP = pixel_spec(64, 64)
 LINEAR = pixel_spec(64, 64, interpolation="bilinear")
@@ -40,12 +42,26 @@ GOLDENS = [
     ("P", (200, 150), CROP, "9e5acc1d7b8199dc"),
 ]  # fmt: skip
 
+FLOORED = replace(CROP, crop_rounding="floor", rgb="on_white")
+WHITE = replace(SQUASH, crop_rounding="floor", rgb="on_white")
+
+TRANSFORMERS = [
+    ("RGB", (203, 150), FLOORED, "9ab4fd76bcfdaf30"),
+    ("RGB", (203, 150), WHITE, "ac5e7ab11f3a1dfd"),
+    ("RGB", (67, 64), FLOORED, "0049da719a917618"),
+    ("RGBA", (201, 150), FLOORED, "a6a0a64044984e01"),
+    ("RGBA", (201, 150), WHITE, "adae5c8f9e638576"),
+    ("P", (200, 150), FLOORED, "f08c7ab5b86bb477"),
+    ("LA", (99, 70), WHITE, "7a5b62cab36338d7"),
+    ("1", (200, 150), FLOORED, "14cdc58b48e3a3b2"),
+]  # fmt: skip
+
 
 def digest(values: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
 
 
-@pytest.mark.parametrize(("mode", "size", "spec", "expected"), GOLDENS)
+@pytest.mark.parametrize(("mode", "size", "spec", "expected"), [*GOLDENS, *TRANSFORMERS])
 def test_crop(mode: str, size: tuple[int, int], spec: PixelSpec, expected: str) -> None:
     assert digest(ImageProcessor(spec).crop(picture(mode, *size))) == expected
 
@@ -54,6 +70,14 @@ def test_crop(mode: str, size: tuple[int, int], spec: PixelSpec, expected: str) 
 def test_the_hashes_are_open_clips(mode: str, size: tuple[int, int], spec: PixelSpec, expected: str) -> None:
     pytest.importorskip("open_clip", reason="the reference is open_clip: pip install 'clipdeploy[export]'")
     assert digest(own_crop(picture(mode, *size), spec)) == expected
+
+
+@pytest.mark.parametrize(("mode", "size", "spec", "expected"), TRANSFORMERS)
+def test_the_hashes_are_transformers(mode: str, size: tuple[int, int], spec: PixelSpec, expected: str) -> None:
+    pytest.importorskip(
+        "transformers.models.clip.image_processing_pil_clip", reason="the reference is transformers from version 5 on"
+    )
+    assert digest(processed(picture(mode, *size), spec, floats=False)) == expected
 
 
 def test_normalised_values() -> None:

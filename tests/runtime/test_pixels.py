@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_crops_are_open_clips(mode: str) -> None:
 def test_crops_of_every_family(family: str, size: tuple[int, int]) -> None:
     image = Image.fromarray(noise(*size))
     assert np.array_equal(ImageProcessor(FAMILIES[family]).crop(image), own_crop(image, FAMILIES[family]))
+
+
+@pytest.mark.parametrize("family", ["clip", "mobileclip"])
+@pytest.mark.parametrize("margin", [3, 7, 11, 31, 99])
+def test_crops_where_rounding_and_flooring_differ(family: str, margin: int) -> None:
+    spec = FAMILIES[family]
+    for width, height in [
+        (spec.width + margin, spec.height),
+        (spec.width, spec.height + margin),
+        (2 * (spec.width + margin), 2 * spec.height),
+    ]:
+        image = Image.fromarray(noise(width, height))
+        crop = ImageProcessor(spec).crop(image)
+        assert np.array_equal(crop, own_crop(image, spec)), image.size
+        assert not np.array_equal(crop, ImageProcessor(replace(spec, crop_rounding="floor")).crop(image)), image.size
 
 
 @pytest.mark.parametrize("size", [(6000, 4000), (4000, 6000)])

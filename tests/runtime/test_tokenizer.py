@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clipdeploy.errors import BundleCorruptError, TextError
-from clipdeploy.runtime import tokenizer as module
+from clipdeploy.runtime import clip_words
 from clipdeploy.runtime.tokenizer import Tokenizer
 from clipdeploy.spec import TokenSpec
 
@@ -58,7 +58,7 @@ def test_known_ids(tokenizer: Tokenizer) -> None:
 
 
 def test_same_ids_when_words_are_remembered(golden: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CACHED_WORDS", 20)
+    monkeypatch.setattr(clip_words, "CACHED_WORDS", 20)
     small = Tokenizer(FILE, SPEC)
     texts = [case["text"] for case in golden]
     first = small(texts)

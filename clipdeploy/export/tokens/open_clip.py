@@ -1,53 +1,29 @@
-"""The checkpoint's tokenizer: what it does, as a TokenSpec's facts, and as one `tokenizer.json`."""
+"""Tokenizers of open_clip: what each does, as a TokenSpec's facts, and as one `tokenizer.json`."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import regex  # type: ignore[import-untyped]
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
-from tokenizers import Tokenizer as Backend
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer, get_clean_fn
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.runtime.cleaning import clean
-from clipdeploy.runtime.tokenizer import WORDS_MARK
+from clipdeploy.export.tokens.clip_json import clip_json, template
+from clipdeploy.export.tokens.facts import TokenFacts
+from clipdeploy.export.tokens.fast import ends, fast_json
+from clipdeploy.export.tokens.proof import prove, specials_of
+from clipdeploy.export.tokens.transformers import load_tokenizer
+from clipdeploy.export.tokens.words import OPEN_CLIP_PATTERN
 from clipdeploy.spec import TextCleaning
 
-_SPECIALS = ("<start_of_text>", "<end_of_text>")
-_CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
-_CLASSES = (r"[\p{L}]+", r"[\p{N}]", r"[^\s\p{L}\p{N}]+")
-_UPSTREAM = "|".join((*_SPECIALS, *_CONTRACTIONS, *_CLASSES))
-_PROBES = ("", "a photo of a cat", "Ünïcode, 3.14 & <b>", "long " * 300)
 _CLEANINGS: tuple[TextCleaning, ...] = ("whitespace", "lower", "canonicalize")
-
-
-@dataclass(frozen=True)
-class TokenFacts:
-    """What a tokenizer does.
-
-    Attributes:
-        context_length: ids per text.
-        vocab_size: one more than the highest id it gives.
-        start_id: id put in front, None when there is none.
-        end_id: id put behind.
-        pad_id: id that fills the rest.
-        cleaning: the rules before the split.
-        to_json: makes the content of `tokenizer.json`.
-    """
-
-    context_length: int
-    vocab_size: int
-    start_id: int | None
-    end_id: int
-    pad_id: int
-    cleaning: TextCleaning
-    to_json: Callable[[], str]
+_CLIPS = "clips"
+_FIX = "export a checkpoint that uses CLIP's own tokenizer or a plain fast Hugging Face tokenizer"
 
 
 def token_facts(tokenizer: Any, *, name: str) -> TokenFacts:
@@ -62,13 +38,37 @@ def token_facts(tokenizer: Any, *, name: str) -> TokenFacts:
     )
 
 
+def named_tokenizer(place: str, config: Mapping[str, Any], *, name: str) -> HFTokenizer:
+    """open_clip's tokenizer of an architecture, its files taken from a place of the user's.
+
+    Args:
+        place: a folder with tokenizer files, or the tokenizer.json in it.
+        config: of the architecture, as `open_clip.get_model_config` gives it: length and cleaning are its own.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: the architecture uses CLIP's own tokenizer, or there is none at `place`.
+    """
+    text = config["text_cfg"]
+    if not text.get("hf_tokenizer_name"):
+        raise CheckpointError(f"{name} uses CLIP's own tokenizer, which open_clip brings", fix="leave out --tokenizer")
+    load_tokenizer(Path(place), name=name)  # says better than open_clip what is missing
+    folder = Path(place).parent if Path(place).is_file() else Path(place)
+    return HFTokenizer(
+        str(folder),
+        context_length=text.get("context_length", DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )
+
+
 def _simple_facts(tokenizer: SimpleTokenizer, name: str) -> TokenFacts:
     if tokenizer.reduction_fn is not None:
         raise CheckpointError(
             f"{name}: the tokenizer drops words at random (reduction_mask), so that one text has many embeddings",
             fix="remove reduction_mask from text_cfg.tokenizer_kwargs in open_clip_config.json",
         )
-    if tokenizer.pat.pattern != _UPSTREAM or not tokenizer.pat.flags & regex.IGNORECASE:
+    if tokenizer.pat.pattern != OPEN_CLIP_PATTERN or not tokenizer.pat.flags & regex.IGNORECASE:
         raise CheckpointError(
             f"{name}: the tokenizer splits words by another pattern than CLIP's: {tokenizer.pat.pattern!r:.120}",
             fix="remove additional_special_tokens from text_cfg.tokenizer_kwargs in open_clip_config.json",
@@ -81,7 +81,7 @@ def _simple_facts(tokenizer: SimpleTokenizer, name: str) -> TokenFacts:
         end_id=tokenizer.eot_token_id,
         pad_id=0,
         cleaning=cleaning,
-        to_json=lambda: _simple_json(tokenizer, cleaning, length),
+        to_json=lambda: clip_json(tokenizer, cleaning, length),
     )
 
 
@@ -95,193 +95,62 @@ def _cleaning(function: Callable[[str], str], name: str) -> TextCleaning:
     )
 
 
-def _simple_json(tokenizer: SimpleTokenizer, cleaning: TextCleaning, length: int) -> str:
-    """CLIP's tokenizer in the format of the `tokenizers` library."""
-    start, end = _SPECIALS
-    ids = {token: tokenizer.encoder[token] for token in _SPECIALS}
-    content = {
-        "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": length, "strategy": "LongestFirst", "stride": 0},
-        "padding": {
-            "strategy": {"Fixed": length},
-            "direction": "Right",
-            "pad_to_multiple_of": None,
-            "pad_id": 0,
-            "pad_type_id": 0,
-            "pad_token": tokenizer.decoder[0],
-        },
-        "added_tokens": [
-            {"id": id_, "content": token, "single_word": False, "lstrip": False, "rstrip": False}
-            | {"normalized": False, "special": True}
-            for token, id_ in ids.items()
-        ],
-        "normalizer": {"type": "Sequence", "normalizers": _normalizers(cleaning)},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": words_pattern()}, "behavior": "Removed", "invert": True},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-            ],
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": _template((start, "A", end)),
-            "pair": _template((start, "A", end, start, "B", end)),
-            "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in ids.items()},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-                {"type": "Replace", "pattern": {"String": "</w>"}, "content": " "},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": "</w>",
-            "fuse_unk": False,
-            "vocab": tokenizer.encoder,
-            "merges": [f"{first} {second}" for first, second in tokenizer.bpe_ranks],
-        },
-    }
-    return json.dumps(content, ensure_ascii=False)
-
-
-def _normalizers(cleaning: TextCleaning) -> list[dict[str, Any]]:
-    """The part of the cleaning that the `tokenizers` library can say; the manifest names all of it.
-
-    `clipdeploy.runtime` cleans before the library sees a text; this serves others who read the file.
-    """
-    spaces: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-        {"type": "Strip", "strip_left": True, "strip_right": True},
-    ]
-    lower = [{"type": "Lowercase"}] if cleaning != "whitespace" else []
-    words: list[dict[str, Any]] = []
-    if cleaning == "canonicalize":
-        words = [
-            {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
-            {"type": "Replace", "pattern": {"Regex": r"[!-/:-@\[-`{-~]"}, "content": ""},
-        ]
-    return [{"type": "NFC"}, *words, *lower, *spaces]
-
-
-def _template(parts: Sequence[str]) -> list[dict[str, Any]]:
-    pair = {"A": 0, "B": 1}
-    return [
-        {"Sequence": {"id": part, "type_id": 0}} if part in pair else {"SpecialToken": {"id": part, "type_id": 0}}
-        for part in parts
-    ]
-
-
-@lru_cache(maxsize=1)
-def words_pattern() -> str:
-    """CLIP's word pattern with every character class written out.
-
-    Which characters are letters differs between Unicode versions, and what matches regardless of case differs
-    between engines; so both are asked once of the engine that open_clip uses.
-    """
-    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
-    literals = [_literal(text, everything) for text in (*_SPECIALS, *_CONTRACTIONS)]
-    letters, numbers, others = (_members(pattern, everything) for pattern in _CLASSES)
-    outside = set(everything) - set(others)
-    classes = [f"[{_ranges(letters)}]+", f"[{_ranges(numbers)}]", f"[^{_ranges(outside)}]+"]
-    return WORDS_MARK + "|".join(literals + classes)
-
-
-def _members(pattern: str, everything: str) -> list[str]:
-    return list("".join(regex.findall(pattern, everything, regex.IGNORECASE)))
-
-
-def _literal(text: str, everything: str) -> str:
-    return "".join(_either(letter, everything) for letter in text)
-
-
-@lru_cache(maxsize=64)
-def _either(letter: str, everything: str) -> str:
-    """A pattern for the characters that match `letter` regardless of case."""
-    same = sorted(_members(regex.escape(letter), everything))
-    return "[" + "".join(map(re.escape, same)) + "]" if len(same) > 1 else re.escape(letter)
-
-
-def _ranges(characters: Sequence[str] | set[str]) -> str:
-    """The inside of a character class that holds exactly `characters`."""
-    points = sorted(map(ord, characters))
-    runs = [[point for _, point in run] for _, run in groupby(enumerate(points), key=lambda item: item[1] - item[0])]
-    return "".join(_escaped(run[0]) if len(run) == 1 else f"{_escaped(run[0])}-{_escaped(run[-1])}" for run in runs)
-
-
-def _escaped(point: int) -> str:
-    """A code point inside a class: control codes and ASCII signs escaped, all else as itself."""
-    character = chr(point)
-    return f"\\x{point:02x}" if point < 0x80 and not character.isalnum() else character
-
-
 def _hub_facts(tokenizer: HFTokenizer, name: str) -> TokenFacts:
-    inner = tokenizer.tokenizer
-    odd = [
-        what
-        for what, there in {
-            f"tokenizer_mode {tokenizer.tokenizer_mode!r}": tokenizer.tokenizer_mode,
-            "strip_sep_token": tokenizer.strip_sep_token,
-            f"a slow tokenizer ({type(inner).__name__})": not getattr(inner, "is_fast", False),
-            "no padding token": inner.pad_token_id is None,
-        }.items()
-        if there
-    ]
-    if odd:
+    inner, mode = tokenizer.tokenizer, tokenizer.tokenizer_mode
+    if mode not in ("", _CLIPS):
+        raise CheckpointError(f"{name}: unknown tokenizer_mode {mode!r}", fix=f"set it to {_CLIPS!r}, or remove it")
+    if not getattr(inner, "is_fast", False):
         raise CheckpointError(
-            f"{name}: the tokenizer has {' and '.join(odd)}, which is not supported yet",
-            fix="export a checkpoint that uses CLIP's own tokenizer or a plain fast Hugging Face tokenizer",
+            f"{name}: the tokenizer is a slow one ({type(inner).__name__}), whose rules are written in Python",
+            fix="put a tokenizer.json of a fast one into the folder, as save_pretrained writes it",
         )
-    length = int(tokenizer.context_length)
-    backend = _hub_backend(inner, length)
-    cleaning = _cleaning(tokenizer.clean_fn, name)
-    texts = [clean(text, cleaning) for text in _PROBES]
-    if tokenizer(list(_PROBES)).tolist() != [backend.encode(text).ids for text in texts]:
-        raise CheckpointError(
-            f"{name}: the Hugging Face tokenizer does more than its tokenizer.json says, so its ids cannot be kept",
-            fix="export a checkpoint that uses CLIP's own tokenizer",
-        )
-    start, end = _ends(inner)
-    if end is None:
-        raise CheckpointError(
-            f"{name}: the tokenizer puts no end token behind a text",
-            fix="set an eos_token in the checkpoint's tokenizer_config.json",
-        )
-    content = backend.to_str()
-    return TokenFacts(
+    length, cleaning = int(tokenizer.context_length), _cleaning(tokenizer.clean_fn, name)
+    content = fast_json(inner, length - (mode == _CLIPS), name=name)
+    start, end = _clips_ends(inner, content, name) if mode == _CLIPS else ends(inner, name)
+    written = json.dumps(content, ensure_ascii=False)
+    facts = TokenFacts(
         context_length=length,
-        vocab_size=len(inner),
+        vocab_size=max(inner.get_vocab().values()) + 1,
         start_id=start,
         end_id=end,
-        pad_id=inner.pad_token_id,
+        pad_id=int(inner.pad_token_id),
         cleaning=cleaning,
-        to_json=lambda: content,
+        to_json=lambda: written,
+        erased_id=inner.sep_token_id if tokenizer.strip_sep_token and mode != _CLIPS else None,
+        last_id=int(inner.cls_token_id) if mode == _CLIPS else None,
     )
 
+    def reference(texts: list[str]) -> npt.NDArray[np.int64]:
+        rows: npt.NDArray[np.int64] = tokenizer(texts).numpy()
+        return rows
 
-def _hub_backend(inner: Any, length: int) -> Backend:
-    """A copy of the library's tokenizer that cuts and pads as open_clip asks it to."""
-    backend = Backend.from_str(inner.backend_tokenizer.to_str())
-    backend.enable_truncation(length, direction=inner.truncation_side)
-    backend.enable_padding(
-        direction=inner.padding_side,
-        pad_id=inner.pad_token_id,
-        pad_type_id=inner.pad_token_type_id,
-        pad_token=inner.pad_token,
-        length=length,
-    )
-    return backend
+    prove(facts, reference, specials=specials_of(content), name=name, fix=_FIX)
+    return facts
 
 
-def _ends(inner: Any) -> tuple[int | None, int | None]:
-    """The ids that the tokenizer itself puts before and behind a text."""
-    plain = inner("a", add_special_tokens=False).input_ids
-    whole = inner("a").input_ids
-    place = next(i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
-    behind = whole[place + len(plain) :]
-    return (whole[0] if place else None), (behind[0] if behind else None)
+def _clips_ends(inner: Any, content: dict[str, Any], name: str) -> tuple[int, int]:
+    """The ids that CLIPS puts before and behind a text, and with them the file's post-processor.
+
+    Its class token comes last, behind the padding, which the format cannot say: the manifest does.
+    """
+    tokens = {"bos_token": inner.bos_token, "eos_token": inner.eos_token, "cls_token": inner.cls_token}
+    missing = [key for key, token in tokens.items() if token is None]
+    if missing:
+        raise CheckpointError(
+            f"{name}: the tokenizer has no {' and no '.join(missing)}, which tokenizer_mode 'clips' puts around a text",
+            fix="name them in text_cfg.tokenizer_kwargs of open_clip_config.json, as the checkpoint was trained",
+        )
+    if "left" in (inner.padding_side, inner.truncation_side):
+        raise CheckpointError(
+            f"{name}: the tokenizer pads or cuts on the left, which tokenizer_mode 'clips' does not",
+            fix='set "padding_side" and "truncation_side" to "right" in tokenizer_config.json',
+        )
+    start, end = str(inner.bos_token), str(inner.eos_token)
+    ids = {start: int(inner.bos_token_id), end: int(inner.eos_token_id)}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": template((start, "A", end)),
+        "pair": template((start, "A", end, start, "B", end)),
+        "special_tokens": {token: {"id": token, "ids": [id_], "tokens": [token]} for token, id_ in ids.items()},
+    }
+    return ids[start], ids[end]
