@@ -14,7 +14,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serve(root: Path) -> Iterator[str]:
-    """Serve `root/ORG/REPO/FILE` as a hub would; yields the address."""
+    """Serve `root/ORG/REPO/FILE` as a hub would, and `root/ORG/REPO@REVISION/FILE` as another revision of it.
+
+    Yields the address.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -27,20 +30,23 @@ def serve(root: Path) -> Iterator[str]:
             pass
 
         def _answer(self, *, body: bool) -> None:
-            parts = self.path.strip("/").split("/")
+            parts = self.path.strip("/").split("/", 4)
             if parts == [""]:
                 self._send(200, b"", {}, body)
             elif len(parts) != 5 or parts[2] != "resolve" or not (root / parts[0] / parts[1]).is_dir():
                 self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body)
-            elif not (file := root / parts[0] / parts[1] / parts[4]).is_file():
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+            elif (found := _revision(root / parts[0] / parts[1], parts[3])) is None:
+                self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body)
+            elif not (file := found[0] / parts[4]).is_file():
+                self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": found[1]}, body)
             else:
                 content = file.read_bytes()
-                self._send(200, content, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, body)
+                etag = f'"{hashlib.sha256(content).hexdigest()}"'
+                self._send(200, content, {"ETag": etag, "X-Repo-Commit": found[1]}, body)
 
         def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool) -> None:
             self.send_response(status)
-            for name, value in {**headers, "X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}.items():
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
             self.end_headers()
             if body:
@@ -55,3 +61,15 @@ def serve(root: Path) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _revision(repository: Path, asked: str) -> tuple[Path, str] | None:
+    """The folder and the commit of a revision, named by itself or by its commit."""
+    if asked in ("main", COMMIT):
+        return repository, COMMIT
+    for folder in repository.parent.glob(f"{repository.name}@*"):
+        name = folder.name.partition("@")[2]
+        commit = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+        if asked in (name, commit):
+            return folder, commit
+    return None

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
-from clipdeploy.spec import Precision
+from clipdeploy.request import Library
+from clipdeploy.spec import Precision, Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STATED = ("pretrained", "random_weights", "seed", "preprocessing")
+STATED = (
+    *("pretrained", "random_weights", "seed", "preprocessing", "image_size"),
+    *("library", "entry", "text_model", "tokenizer", "logit_scale"),
+)
 """The options of `checkpoint`."""
 
 PATH: click.Path = click.Path(path_type=Path)
+
+
+def _image_size(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """`N` or `HxW` as (height, width) in px."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:[xX]([1-9]\d{0,4}))?", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is neither N, for N by N px, nor HEIGHTxWIDTH, such as 336 or 256x128.")
+    height = int(found.group(1))
+    return height, int(found.group(2) or height)
 
 
 def bundle(function: F) -> F:
@@ -29,12 +45,18 @@ def engine(function: F) -> F:
     function = click.option(
         "--backend", default="auto", show_default=True, metavar="NAME", help="Inference engine. auto says its choice."
     )(function)
+    function = click.option(
+        "--target",
+        type=click.Choice(get_args(Target)),
+        help="Whose graphs to run, of int8 and fp8. tensorrt: compute TensorRT's as written, to check them.  "
+        "[default: the engine's own]",
+    )(function)
     return click.option(
         "--precision",
         type=click.Choice([precision.value for precision in Precision]),
         default=Precision.FP32.value,
         show_default=True,
-        help="Which graphs of the bundle to run.",
+        help="Which graphs of the bundle to run; an encoder that lacks them runs in fp32.",
     )(function)
 
 
@@ -42,7 +64,9 @@ def checkpoint(function: F) -> F:
     """What to take for that which a checkpoint does not state: one dict `stated`, for `CheckpointRequest`."""
     choices = (
         click.option(
-            "--pretrained", metavar="TAG|FILE", help="Weights: a tag of open_clip, or a .pt or .safetensors file."
+            "--pretrained",
+            metavar="TAG|FILE",
+            help="Weights of an architecture: a tag of open_clip, or a .safetensors, .pt, .pth, .bin or .ckpt file.",
         ),
         click.option(
             "--random-weights", is_flag=True, help="Take seeded random weights: for benchmarks, never for answers."
@@ -53,6 +77,38 @@ def checkpoint(function: F) -> F:
             metavar="FAMILY",
             help="How pictures were prepared, for weights that do not state it: openai, siglip, clipa, mobileclip or "
             "pe.",
+        ),
+        click.option(
+            "--image-size",
+            callback=_image_size,
+            metavar="N|HxW",
+            help="Export at another image size than the checkpoint's, in px; position embeddings are interpolated.",
+        ),
+        click.option(
+            "--library",
+            type=click.Choice(get_args(Library)),
+            help="Whose layout to read, where a folder or repository holds both.",
+        ),
+        click.option(
+            "--entry",
+            metavar="NAME",
+            help="Which set of weights to take of a training checkpoint that holds several, such as state_dict_ema.",
+        ),
+        click.option(
+            "--text-model",
+            metavar="FOLDER|REPO",
+            help="The text encoder, where a transformers checkpoint keeps it apart from the image encoder.",
+        ),
+        click.option(
+            "--tokenizer",
+            metavar="FOLDER|FILE",
+            help="Folder of a tokenizer, or its tokenizer.json, for a checkpoint that brings none.",
+        ),
+        click.option(
+            "--logit-scale",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="NUMBER",
+            help="What similarities are multiplied with, for a checkpoint that does not state it; CLIP's is 100.",
         ),
     )
 

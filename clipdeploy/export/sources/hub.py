@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import constants, errors
+from huggingface_hub import _CACHED_NO_EXIST, constants, errors
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -50,12 +50,13 @@ class Hub:
             return f"{constants.ENDPOINT} cannot be reached ({getattr(error, 'reason', error)})"
         return None
 
-    def fetch(self, repo: str, filename: str, *, fix: str) -> Path | None:
+    def fetch(self, repo: str, filename: str, *, fix: str, revision: str | None = None) -> Path | None:
         """The local path of a file of `repo`, or None when the repository has no such file.
 
         Args:
             repo: `ORG/NAME`.
             filename: path inside the repository.
+            revision: branch, tag or commit; None is the newest.
             fix: what the user can do when the file cannot be had.
 
         Raises:
@@ -65,11 +66,14 @@ class Hub:
             path = huggingface_hub.hf_hub_download(
                 repo,
                 filename,
+                revision=revision,
                 etag_timeout=_TIMEOUT_S,
                 local_files_only=self.unreachable is not None,
                 tqdm_class=_meter(self._progress, filename),
             )
         except errors.LocalEntryNotFoundError as error:
+            if huggingface_hub.try_to_load_from_cache(repo, filename, revision=revision) is _CACHED_NO_EXIST:
+                return None
             reason = self.unreachable or f"the download failed ({error.__cause__ or error})"
             raise CheckpointError(
                 f"{filename} of {repo} is not in the Hugging Face cache, and {reason}", fix=fix

@@ -19,12 +19,17 @@ def uses_quick_gelu(architecture: str) -> bool:
 
 def unknown_architecture(name: str) -> CheckpointError:
     """The error for a name that is no architecture, with the nearest ones."""
-    lower = {known.lower(): known for known in open_clip.list_models()}
-    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=4, cutoff=0.5)]
-    some = "did you mean " + ", ".join(near) + "?" if near else "name one that open_clip.list_models() gives,"
+    found = near(name)
+    some = "did you mean " + ", ".join(found) + "?" if found else "name one that open_clip.list_models() gives,"
     return CheckpointError(
         f"unknown architecture {name!r}, and there is no such folder", fix=f"{some} or hf-hub:ORG/REPO, local-dir:PATH"
     )
+
+
+def near(name: str, cutoff: float = 0.5) -> list[str]:
+    """The architectures whose names are like `name`."""
+    lower = {known.lower(): known for known in open_clip.list_models()}
+    return [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=4, cutoff=cutoff)]
 
 
 def unknown_tag(name: str, tag: str) -> CheckpointError:

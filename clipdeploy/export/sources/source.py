@@ -20,6 +20,8 @@ class OpenClipSource:
         stated: the preprocessing that the checkpoint's origin states, None when it states none.
         weights: the file, None for random weights.
         licence: from the model card, None when there is no card or it states none.
+        config: `model_cfg`, where the weights themselves are the only ones that state it; then `model` and
+            `tokenizer` are empty until `as_folder` gives them one.
     """
 
     name: str
@@ -30,6 +32,7 @@ class OpenClipSource:
     stated: dict[str, Any] | None
     weights: Path | None = None
     licence: str | None = None
+    config: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

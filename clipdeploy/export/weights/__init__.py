@@ -1,1 +1,1 @@
-"""Weights files: read without running code, and taken into a model only when everything fits."""
+"""Weights: read without running code, and taken into a model only when every name, shape and value fits."""

@@ -1,91 +1,61 @@
-"""Weights: read without running code, and taken into a model only when every name, shape and value fits."""
+"""Weights into a model: only when every name, shape and kind of number fits, and every value is finite.
+
+What cannot be seen here: a square matrix that was transposed, or two weights of one shape that changed places. Their
+names and shapes are right, and nothing in a checkpoint says what its values should be.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 
-import safetensors
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
-from safetensors.torch import load_file
 from torch import nn
 
 from clipdeploy.errors import CheckpointError
-from clipdeploy.export.weights.torchscript import is_torchscript, read_torchscript
+from clipdeploy.export.weights.mapped import give_back
+from clipdeploy.export.weights.read import Weights
+from clipdeploy.export.weights.text import some
+from clipdeploy.export.weights.wrappers import State
 
-State = dict[str, torch.Tensor]
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_OPENAI_KEYS = {"input_resolution", "context_length", "vocab_size"}
-_WRAPPER = "module."
-_SHOWN = 4
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
-    """What a weights file holds.
+def load_weights(
+    model: nn.Module,
+    weights: Weights,
+    *,
+    label: str,
+    rename: Callable[[State], State] = dict,
+    harmless: Sequence[str] = (),
+) -> None:
+    """Put `weights` into a float32 `model`, tensor by tensor; values of other precision become float32.
 
-    Attributes:
-        state: name to tensor.
-        openai: the file is one of OpenAI's own, all of which were trained with QuickGELU.
-    """
+    A prefix that all names share, as training frameworks add one (`model.`), is taken off where the names fit the
+    model only without it. Constant tables that older versions of a library saved (position ids, causal masks) are
+    left out when they hold what they should.
 
-    state: State
-    openai: bool
-
-
-def read_weights(path: Path) -> Weights:
-    """Read a weights file: safetensors, a PyTorch state dict (alone or under `state_dict`), OpenAI's TorchScript.
-
-    Nothing of the file is run: a pickle that asks for more than tensors is refused. The prefix `module.`, which
-    PyTorch's data-parallel wrapper puts before every name, is taken off.
+    Args:
+        model: takes the values in place.
+        weights: what a file holds.
+        label: of the checkpoint, for messages.
+        rename: from an older layout of the library to the model's.
+        harmless: patterns of names (`*.embeddings.position_ids`) that the model need not have.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe, or holds no state dict.
+        CheckpointError: a weight is missing, unexpected, misshapen, of no floating-point kind, NaN or infinite.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise CheckpointError(
-            f"{path} is no weights file that can be read; its name should end in one of {', '.join(SUFFIXES)}",
-            fix="give a .safetensors file or a PyTorch state dict",
-        )
-    if not path.is_file():
-        raise CheckpointError(f"weights file {path} does not exist", fix="check the path")
-    if path.suffix.lower() == ".safetensors":
-        content = _read_safetensors(path)
-    elif is_torchscript(path):
-        content = read_torchscript(path)
-    else:
-        content = _read_pickle(path)
-    state = _unwrap(content, path)
-    openai = state.keys() >= _OPENAI_KEYS
-    return Weights({name: t for name, t in state.items() if not (openai and name in _OPENAI_KEYS)}, openai)
-
-
-def load_weights(model: nn.Module, weights: Weights, *, label: str) -> None:
-    """Put `weights` into `model`; raises CheckpointError unless names and shapes agree and all values are finite.
-
-    Older layouts and Apple's are renamed as open_clip renames them. What open_clip would fill in or stretch (a
-    missing logit_bias, position embeddings of another size) is an error here.
-    """
-    state = convert_state_dict(model, dict(weights.state))
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
     expected = model.state_dict()
+    state = _best_fit(expected, weights.state, rename)
+    state = {name: t for name, t in state.items() if name in expected or not _is_harmless(name, t, harmless)}
     for name in ("logit_scale", "logit_bias"):  # one value, stored as a number or as a list of one
         if name in state and name in expected and state[name].numel() == 1:
             state[name] = state[name].reshape(expected[name].shape)
-    # transformers wrote this constant table into older checkpoints; it holds 0, 1, 2, ...
-    state.pop("text.transformer.embeddings.position_ids", None)
     _check_names(expected, state, label)
     _check_shapes(expected, state, label)
-    model.load_state_dict(state, strict=True)
+    _check_kinds(expected, state, label)
+    _take(model, expected, state)
     check_finite(model, label=label)
 
 
@@ -94,7 +64,7 @@ def check_finite(model: nn.Module, *, label: str) -> None:
     bad = [n for n, t in model.state_dict().items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if bad:
         raise CheckpointError(
-            f"{label}: {_some(bad, 'weights')} hold NaN or infinity, or values beyond float32",
+            f"{label}: {some(bad, 'weights')} hold NaN or infinity, or values beyond float32",
             fix="the checkpoint is damaged or its training diverged; use another one",
         )
 
@@ -109,68 +79,44 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is no whole safetensors file: {error}", fix="download or copy the file again"
-        ) from error
+def _take(model: nn.Module, expected: Mapping[str, torch.Tensor], state: State) -> None:
+    """Copy every value into the model, giving back the memory of each as it goes."""
+    own = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+    if any(name not in own or own[name].data_ptr() != tensor.data_ptr() for name, tensor in expected.items()):
+        model.load_state_dict(state, strict=True)  # a module that computes what it shows has its own way back
+        return
+    for name, tensor in expected.items():
+        tensor.copy_(state[name])
+        give_back(state[name])
 
 
-def _read_pickle(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle's age; whether it can be read is all that counts
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read, it may be truncated: {_first_line(error)}", fix="download or copy the file again"
-        ) from error
+def _best_fit(expected: Mapping[str, torch.Tensor], state: State, rename: Callable[[State], State]) -> State:
+    """`state` renamed: as it is or, when more of its names fit the model then, without a prefix they all share."""
+    candidates = [rename(candidate) for candidate in _without_prefixes(state)]
+    return max(candidates, key=lambda candidate: len(expected.keys() & candidate.keys()))  # the first of equals
 
 
-def _refused(path: Path, told: str) -> CheckpointError:
-    """The error for a pickle that PyTorch's tensors-only reader does not take."""
-    if found := re.search(r"GLOBAL (\S+)|(?:[Cc]lass|function) `?([\w.]+)", told):
-        return CheckpointError(
-            f"{path} holds Python objects besides tensors ({found.group(1) or found.group(2)}); reading them could run "
-            "code, so it is refused",
-            fix="get the weights as .safetensors; or, if you trust the file's author, convert it once: python -c "
-            f"\"import torch, safetensors.torch as s; c = torch.load('{path.name}', weights_only=False); "
-            "s.save_file({k: v.contiguous() for k, v in c.get('state_dict', c).items()}, 'model.safetensors')\"",
-        )
-    detail = re.search(r"WeightsUnpickler error: *(.+)", told)
-    return CheckpointError(
-        f"{path} is not a file of tensors as torch.save writes it" + (f": {detail.group(1)}" if detail else ""),
-        fix="download or copy the file again, or get the weights as .safetensors",
-    )
+def _without_prefixes(state: State) -> Iterator[State]:
+    """`state`, then without each dotted prefix that all its names share, shortest first."""
+    yield dict(state)
+    while True:
+        firsts = {name.partition(".")[0] for name in state}
+        if len(firsts) != 1 or not all("." in name for name in state):
+            return
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+        yield dict(state)
 
 
-def _unwrap(content: object, path: Path) -> State:
-    """The state dict inside what a file holds."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"{path} holds {type(content).__name__}, not a state dict of names and tensors",
-            fix="save model.state_dict(), alone or under the key 'state_dict'",
-        )
-    other = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
-    if other:
-        raise CheckpointError(
-            f"{path} is not a state dict: {_some(other, 'entries')} hold no tensor",
-            fix="save model.state_dict(), alone or under the key 'state_dict'",
-        )
-    state = {str(name): tensor for name, tensor in content.items()}
-    wrapped = [name for name in state if name.startswith(_WRAPPER)]
-    if wrapped and len(wrapped) < len(state):
-        raise CheckpointError(
-            f"{path}: {len(wrapped)} of {len(state)} names begin with {_WRAPPER!r} and the others do not",
-            fix="save the state dict of one model, wrapped or not",
-        )
-    return {name.removeprefix(_WRAPPER): tensor for name, tensor in state.items()}
+def _is_harmless(name: str, tensor: torch.Tensor, patterns: Sequence[str]) -> bool:
+    if any(fnmatch(name, pattern) for pattern in patterns):
+        return True
+    last = name.rpartition(".")[2]
+    if last == "position_ids":
+        return bool((tensor.reshape(-1) == torch.arange(tensor.numel())).all())
+    if last == "attn_mask" and tensor.ndim == 2 and tensor.is_floating_point():
+        mask = torch.full(tensor.shape, -torch.inf).triu(1)
+        return bool((tensor.float() == mask).all())
+    return False
 
 
 def _check_names(expected: Mapping[str, torch.Tensor], state: State, label: str) -> None:
@@ -178,7 +124,7 @@ def _check_names(expected: Mapping[str, torch.Tensor], state: State, label: str)
     unexpected = [name for name in state if name not in expected]
     if not missing and not unexpected:
         return
-    parts = [_some(names, kind) for names, kind in ((missing, "missing"), (unexpected, "unexpected")) if names]
+    parts = [some(names, kind) for names, kind in ((missing, "missing"), (unexpected, "unexpected")) if names]
     raise CheckpointError(
         f"{label}: the weights do not fit the architecture, which has {len(expected)}: {'; '.join(parts)}",
         fix=_cause(missing, unexpected),
@@ -187,16 +133,23 @@ def _check_names(expected: Mapping[str, torch.Tensor], state: State, label: str)
 
 def _cause(missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """The likeliest reason for names that do not match, and what to do."""
-    if any(name.startswith(("text_model.", "vision_model.")) for name in unexpected):
-        return "these are weights in the layout of Hugging Face transformers; use the open_clip repository of the model"
-    if any(name.startswith("_orig_mod.") for name in unexpected):
-        return "the state dict is of a torch.compile wrapper; save model._orig_mod.state_dict()"
+    lacks_all = len(missing) > len(unexpected) // 2 > 0
+    if lacks_all and any(name.startswith(("text_model.", "vision_model.")) for name in unexpected):
+        return (
+            "these are weights in the layout of Hugging Face transformers: name the folder that holds them and their "
+            "config.json, or the repository, with --library transformers"
+        )
     if missing == ["logit_bias"]:
         return "the architecture is for sigmoid training (logit_bias), the weights for softmax; choose its softmax twin"
     if unexpected == ["logit_bias"]:
         return 'the weights were trained with sigmoid; use local-dir: with "init_logit_bias" in its model_cfg'
     if not unexpected:
         return "the file is incomplete; save the whole state dict of the model, not of one tower or of what was trained"
+    if not missing:
+        return (
+            "the file holds more than the architecture: name the architecture it was trained with; or, if the training "
+            "program put a part of its own beside the model (a head, a loss), save the state dict of the CLIP alone"
+        )
     return "the weights belong to another architecture; name the one they were trained with"
 
 
@@ -206,17 +159,26 @@ def _check_shapes(expected: Mapping[str, torch.Tensor], state: State, label: str
         return
     shown = [f"{name} is {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}" for name in wrong]
     if all("positional_embedding" in name or "pos_embed" in name for name in wrong):
-        fix = "name the architecture of the size that the weights were trained at; positions are never stretched"
+        fix = (
+            "name the architecture of the size that the weights were trained at, and the size to export at with "
+            "--image-size; positions are never stretched unasked"
+        )
+    elif all(state[name].numel() == 0 for name in wrong):
+        fix = "the values stand in other files, as DeepSpeed ZeRO-3 writes them: join them with its zero_to_fp32.py"
     else:
         fix = "the weights belong to another architecture or size; name the one they were trained with"
-    raise CheckpointError(f"{label}: {_some(shown, 'wrong shapes')}", fix=fix)
+    raise CheckpointError(f"{label}: {some(shown, 'wrong shapes')}", fix=fix)
 
 
-def _some(names: Sequence[str], kind: str) -> str:
-    """`3 missing (a, b, c)`, the first few by name."""
-    more = ", ..." if len(names) > _SHOWN else ""
-    return f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{more})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _check_kinds(expected: Mapping[str, torch.Tensor], state: State, label: str) -> None:
+    """Whole numbers in the place of weights are quantised values: without their scales they mean nothing."""
+    wrong = []
+    for name, tensor in expected.items():
+        same = state[name].dtype == tensor.dtype
+        if not same and not (tensor.is_floating_point() and state[name].dtype in _FLOATS):
+            wrong.append(f"{name} is {state[name].dtype}, expected {tensor.dtype}".replace("torch.", ""))
+    if wrong:
+        raise CheckpointError(
+            f"{label}: {some(wrong, 'weights of another kind of number')}",
+            fix="give the checkpoint in float32, float16 or bfloat16, as it was before it was quantised",
+        )

@@ -7,8 +7,11 @@ is which attribute of which module; that pickle is read here by an unpickler tha
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,10 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 
+_ENCRYPTED = 1  # of a zip entry's flags
+
 _DAMAGED = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError, RuntimeError),
     *(KeyError, IndexError, ValueError, TypeError, AttributeError),
 )
 
@@ -57,8 +62,9 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             top = archive.namelist()[0].split("/", 1)[0]
-            with archive.open(f"{top}/data.pkl") as stream:
-                module = _Reader(stream, archive, top).load()
+            with archive.open(f"{top}/data.pkl") as stream, path.open("rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+                module = _Reader(stream, archive, top, content).load()
     except _DAMAGED as error:
         raise CheckpointError(
             f"{path} is a TorchScript archive that cannot be read safely: {error}",
@@ -72,9 +78,9 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
 class _Reader(pickle.Unpickler):
     """Builds tensors and empty modules; any other class or function is refused."""
 
-    def __init__(self, stream: Any, archive: zipfile.ZipFile, top: str) -> None:
+    def __init__(self, stream: Any, archive: zipfile.ZipFile, top: str, content: mmap.mmap) -> None:
         super().__init__(stream)
-        self._archive, self._top = archive, top
+        self._archive, self._top, self._content = archive, top, content
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -91,8 +97,21 @@ class _Reader(pickle.Unpickler):
         kind, storage, key, _device, count = pid
         if kind != "storage" or not isinstance(storage, _DType) or count == 0:
             raise pickle.UnpicklingError(f"unknown reference {kind!r}")
-        raw = bytearray(self._archive.read(f"{self._top}/data/{key}"))
-        return torch.frombuffer(raw, dtype=_DTYPES[storage], count=count)
+        return self._values(f"{self._top}/data/{key}", _DTYPES[storage], count)
+
+    def _values(self, name: str, dtype: torch.dtype, count: int) -> torch.Tensor:
+        """`count` values of an entry of the archive: mapped from the file where they stand there as they are."""
+        entry = self._archive.getinfo(name)
+        if count * dtype.itemsize > entry.file_size:
+            raise pickle.UnpicklingError(f"{name} has {entry.file_size} bytes, too few for {count} values")
+        # An entry's own header: 30 bytes, of which the last four say how long the name and the extra field behind are.
+        lengths = struct.unpack_from("<HH", self._content, entry.header_offset + 26)
+        start = entry.header_offset + 30 + sum(lengths)
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED or start % dtype.itemsize:
+            return torch.frombuffer(bytearray(self._archive.read(entry)), dtype=dtype, count=count)
+        if zlib.crc32(memoryview(self._content)[start : start + entry.file_size]) != entry.CRC:
+            raise pickle.UnpicklingError(f"{name} is damaged: its checksum is another")
+        return torch.frombuffer(self._content, dtype=dtype, count=count, offset=start)
 
 
 def _rebuild(storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Any:
