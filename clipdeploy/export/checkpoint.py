@@ -39,6 +39,8 @@ class Checkpoint:
         weights_sha256: over the sorted names, dtypes, shapes and values of all weights.
         licence: as the model card states it, None when it does not.
         tokenizer_json: makes the content of `tokenizer.json`.
+        trained: False for random weights.
+        causal: whether the configuration says that a token sees only those before it; None when it says nothing.
     """
 
     model: nn.Module
@@ -54,6 +56,8 @@ class Checkpoint:
     weights_sha256: str
     licence: str | None
     tokenizer_json: Callable[[], str] = field(repr=False)
+    trained: bool = True
+    causal: bool | None = None
 
     def encoder(self, tower: Tower) -> nn.Module:
         """The part that is traced for one tower."""

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from clipdeploy.errors import ExportError, OutputError
 from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.graph.checks import Feeds, embeddings
-from clipdeploy.export.graph.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, move_graph, scratch_folder
+from clipdeploy.export.graph.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, save_graph, scratch_folder
 from clipdeploy.export.graph.opset import DEFAULT_OPSET, check_opset
 from clipdeploy.export.graph.simplify import SimplifyStep, describe_graph, simplify_graph
 from clipdeploy.export.graph.trace import trace_tower
 from clipdeploy.export.towers.build import build_tower
+from clipdeploy.memory import collect
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import TokenSpec, Tower
 
@@ -79,7 +80,7 @@ def export_tower(
     target = folder / tower.graph_name()
     try:
         with scratch_folder(folder) as scratch:
-            steps = _export(checkpoint, tower, scratch / target.name, target, options, progress)
+            opset, steps = _export(checkpoint, tower, scratch / target.name, target, options, progress)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error}", fix="free space or choose another folder") from error
     weights = data_path(target)
@@ -87,7 +88,7 @@ def export_tower(
         tower=tower,
         graph=target,
         weights=weights if weights.exists() else None,
-        opset=int(load_graph(target).opset_imports[""]),
+        opset=opset,
         steps=steps,
         seconds=time.perf_counter() - started,
     )
@@ -104,28 +105,33 @@ def sample_feeds(checkpoint: Checkpoint, tower: Tower, *, seed: int = 0) -> dict
 
 def _export(
     checkpoint: Checkpoint, tower: Tower, traced: Path, target: Path, options: ExportOptions, progress: Progress
-) -> tuple[SimplifyStep, ...]:
-    """Write `traced`, check it, write `target`; returns the steps."""
+) -> tuple[int, tuple[SimplifyStep, ...]]:
+    """Write `traced`, check it, write `target`; returns its opset and the steps."""
     started = time.perf_counter()
     progress(f"tracing the {tower.value} encoder", 0, 0)
-    spec = checkpoint.spec.tower(tower)
-    limit = options.inline_limit_bytes
     # Weights beside the graph are read only when needed: cheaper for a file that lives a moment.
-    beside = 0 if options.simplify else limit
     trace_tower(
-        build_tower(checkpoint.encoder(tower), tower), spec, traced, opset=options.opset, inline_limit_bytes=beside
+        build_tower(checkpoint.encoder(tower), tower),
+        checkpoint.spec.tower(tower),
+        traced,
+        opset=options.opset,
+        inline_limit_bytes=0,
     )
+    collect()  # what was traced holds copies of weights
+    opset = int(load_graph(traced).opset_imports[""])
     feeds = sample_feeds(checkpoint, tower)
     difference = _difference(checkpoint, tower, traced, feeds)
     seconds = time.perf_counter() - started
+    limit = options.inline_limit_bytes
     if options.simplify:
         result = simplify_graph(
             traced, target, feeds=feeds, progress=progress, measure=options.measure, inline_limit_bytes=limit
         )
-        return (replace(result.steps[0], max_abs=difference, seconds=seconds), *result.steps[1:])
+        return opset, (replace(result.steps[0], max_abs=difference, seconds=seconds), *result.steps[1:])
     step = describe_graph("traced", traced, max_abs=difference, seconds=seconds)
-    move_graph(traced, target)
-    return (step,)
+    beside = save_graph(load_graph(traced), target, inline_limit_bytes=limit)
+    size = target.stat().st_size + (beside.stat().st_size if beside is not None else 0)
+    return opset, (replace(step, size_bytes=size),)
 
 
 def _difference(checkpoint: Checkpoint, tower: Tower, graph: Path, feeds: Feeds) -> float:

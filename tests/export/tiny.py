@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -9,9 +10,10 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import Tensor, nn
 
+from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.openclip.load import text_encoder
 from clipdeploy.export.towers.build import build_tower
-from clipdeploy.spec import TensorSpec, Tower, TowerSpec
+from clipdeploy.spec import ModelSpec, PixelSpec, TensorSpec, TokenSpec, Tower, TowerSpec
 
 EMBED_DIM, LENGTH, VOCABULARY = 32, 16, 100
 START, EOS, PAD = 98, 99, 0
@@ -44,12 +46,46 @@ _TIMM: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"timm_model_name": "convnext_base", "timm_pool": "avg", "timm_proj": "linear"},
         {"depths": (1, 1, 2, 1), "dims": (16, 24, 32, 48)},
     ),
+    "eva02": (
+        {"timm_model_name": "eva02_base_patch16_clip_224", "timm_pool": "token", "timm_proj": None},
+        {"img_size": 64, "embed_dim": 32, "depth": 3, "num_heads": 4, "head_init_scale": 0},
+    ),
+    "eva02_post_norm": (
+        {"timm_model_name": "eva02_enormous_patch14_clip_224", "timm_pool": "token", "timm_proj": None},
+        {
+            "img_size": 64,
+            "patch_size": 16,
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 4,
+            "mlp_ratio": 2.0,
+            "head_init_scale": 0,
+        },
+    ),
+    "eva_mean": (
+        {"timm_model_name": "eva_giant_patch14_224", "timm_pool": "avg", "timm_proj": None},
+        {
+            "img_size": 64,
+            "patch_size": 16,
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 4,
+            "init_values": 0.1,
+            "head_init_scale": 0,
+        },
+    ),
+    "perception": (
+        {"timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map", "timm_proj": None},
+        {"img_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 4, "attn_pool_num_heads": 4, "head_init_scale": 0},
+    ),
     "mobileclip": (
         {"timm_model_name": "fastvit_mci0", "timm_pool": "avg", "timm_proj": ""},
         {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 64, 64)},
     ),
 }
-NAMES = (*_RECIPES, *_TIMM, "roberta")
+# name: (configuration of the transformers library, pooling)
+_HF = {"roberta": ("XLMRobertaConfig", "mean_pooler"), "bert": ("BertConfig", "cls_pooler")}
+NAMES = (*_RECIPES, *_TIMM, *_HF)
 
 
 def traced(model: nn.Module, tower: Tower) -> nn.Module:
@@ -60,8 +96,8 @@ def traced(model: nn.Module, tower: Tower) -> nn.Module:
 def clip(name: str) -> nn.Module:
     """A model of `NAMES`, in eval mode, its biases and norms away from zeros and ones."""
     torch.manual_seed(0)
-    if name == "roberta":
-        model = _roberta_clip()
+    if name in _HF:
+        model = _hf_clip(*_HF[name])
     elif name in _TIMM:
         model = _timm_clip(*_TIMM[name])
     else:
@@ -115,6 +151,43 @@ def spec(model: nn.Module, tower: Tower) -> TowerSpec:
     )
 
 
+def checkpoint(name: str) -> Checkpoint:
+    """A model of `NAMES` as a loaded checkpoint, which has neither transform nor tokenizer."""
+    model = clip(name)
+
+    def unused(*_: object) -> Any:
+        raise AssertionError("exporting a tower needs neither transform nor tokenizer")
+
+    image, text = spec(model, Tower.IMAGE), spec(model, Tower.TEXT)
+    height, width = image.input.shape[2:]
+    return Checkpoint(
+        model=model,
+        image_encoder=model.get_submodule("visual"),
+        text_encoder=text_encoder(model),
+        encode_image=partial(reference, model, Tower.IMAGE),
+        encode_text=partial(reference, model, Tower.TEXT),
+        spec=ModelSpec(
+            name=name,
+            embed_dim=EMBED_DIM,
+            image=image,
+            text=text,
+            pixels=PixelSpec(int(height), int(width), "shortest", "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            tokens=TokenSpec(LENGTH, VOCABULARY, START, EOS, PAD, "lower", "eot_argmax"),
+            activation="gelu",
+            logit_scale=10.0,
+            logit_bias=0.0,
+            probability="softmax",
+        ),
+        crop=unused,
+        transform=unused,
+        tokenize=unused,
+        source=name,
+        weights_sha256="0" * 64,
+        licence=None,
+        tokenizer_json=lambda: "",
+    )
+
+
 def _timm_clip(vision: dict[str, Any], sizes: dict[str, Any]) -> nn.Module:
     import timm
 
@@ -123,13 +196,15 @@ def _timm_clip(vision: dict[str, Any], sizes: dict[str, Any]) -> nn.Module:
         return CustomTextCLIP(EMBED_DIM, CLIPVisionCfg(**{**vision, "image_size": 64}), CLIPTextCfg(**_TEXT))
 
 
-def _roberta_clip() -> nn.Module:
+def _hf_clip(config: str, pooling: str) -> nn.Module:
     """A text encoder of the transformers library, as `roberta-ViT-B-32` has one."""
+    import transformers
     from open_clip.hf_model import HFTextEncoder
-    from transformers import XLMRobertaConfig
 
     model = CustomTextCLIP(EMBED_DIM, CLIPVisionCfg(**_VISION), CLIPTextCfg(**_TEXT))
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = XLMRobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=32, pad_token_id=PAD, **sizes)
-    model.text = HFTextEncoder("", EMBED_DIM, config=config, proj_type="mlp", pooler_type="mean_pooler")
+    given = getattr(transformers, config)(
+        vocab_size=VOCABULARY, max_position_embeddings=32, pad_token_id=PAD, type_vocab_size=2, **sizes
+    )
+    model.text = HFTextEncoder("", EMBED_DIM, config=given, proj_type="mlp", pooler_type=pooling)
     return model

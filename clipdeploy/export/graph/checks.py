@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdeploy.memory import give_back
 from clipdeploy.runtime.ort import OrtSession
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -27,7 +28,10 @@ def embeddings(path: Path, feeds: Feeds) -> list[NDArray[np.float32]]:
     """
     session = OrtSession(path)
     (batch,) = feeds.values()
-    return [session.run(batch), session.run(batch[:1])]
+    found = [session.run(batch), session.run(batch[:1])]
+    session.close()
+    give_back()
+    return found
 
 
 def relative_difference(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]) -> float:

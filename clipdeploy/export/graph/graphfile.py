@@ -13,6 +13,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from clipdeploy.export.graph.inline import write_inline
+
 INLINE_LIMIT_BYTES = 1_900_000_000
 """Weights beyond this lie beside the graph: protobuf's limit of 2 GiB, less room for the graph itself."""
 
@@ -31,11 +33,7 @@ def save_graph(model: ir.Model, path: Path, *, inline_limit_bytes: int = INLINE_
     with scratch_folder(path.parent) as scratch:
         target = scratch / path.name
         if weights is None:
-            kept = {value: value.const_value for value in model.graph.initializers.values()}
-            ir.external_data.load_to_model(model)
-            ir.save(model, target)
-            for value, tensor in kept.items():  # what came from disk need not stay in memory
-                value.const_value = tensor
+            write_inline(model, target, size_threshold_bytes=SMALL_TENSOR_BYTES)
         else:
             ir.save(model, target, external_data=weights.name, size_threshold_bytes=SMALL_TENSOR_BYTES)
         move_graph(target, path)

@@ -44,6 +44,8 @@ def trace_tower(
     _name(model, spec)
     lower_opset(model, opset)
     save_graph(model, path, inline_limit_bytes=inline_limit_bytes)
+    for value in model.graph.initializers.values():
+        value.const_value = None  # the exporter's rules hold on to the last graph they met, and so to its weights
 
 
 def _trace(tower: nn.Module, spec: TowerSpec, opset: int) -> ir.Model:

@@ -12,7 +12,7 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from clipdeploy.errors import CheckpointError, InputError
-from clipdeploy.export.tokens.open_clip import TokenFacts
+from clipdeploy.export.tokens.facts import TokenFacts
 from clipdeploy.spec import ModelSpec, PixelSpec, TensorSpec, TextPooling, TokenSpec, Tower, TowerSpec
 
 _POOLINGS: dict[str, TextPooling] = {"argmax": "eot_argmax", "eos": "eot_first", "last": "last"}
@@ -94,28 +94,38 @@ def _token_spec(model: nn.Module, facts: TokenFacts, name: str) -> TokenSpec:
             f"{name}: the tokenizer gives ids up to {facts.vocab_size - 1}, the text tower takes {vocab} of them",
             fix="set text_cfg.vocab_size and the tokenizer in open_clip_config.json as the checkpoint was trained",
         )
-    if length is not None and length != facts.context_length:
+    if isinstance(text, HFTextEncoder):
+        _check_places(text, facts, name)
+    elif length is not None and length != facts.context_length:
         raise CheckpointError(
             f"{name}: the tokenizer makes {facts.context_length} ids a text, the text tower takes {length}",
             fix="set text_cfg.context_length in open_clip_config.json as the checkpoint was trained",
         )
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
-    pooling: TextPooling = "cls" if getattr(text, "cls_emb", None) is not None else _POOLINGS.get(str(pool), "other")
+    cls = getattr(text, "cls_emb", None) is not None or "Cls" in type(getattr(text, "pooler", None)).__name__
+    pooling: TextPooling = "cls" if cls else _POOLINGS.get(str(pool), "other")
     eos = getattr(text, "text_eos_id", None) if text is model else getattr(text, "eos_id", None)
     if pooling == "eot_first" and eos != facts.end_id:
         raise CheckpointError(
             f"{name}: the text tower pools at id {eos}, but the tokenizer ends texts with {facts.end_id}",
             fix=f"set text_cfg.eos_id to {facts.end_id} in open_clip_config.json, if that is how it was trained",
         )
-    return TokenSpec(
-        context_length=facts.context_length,
-        vocab_size=vocab,
-        start_id=facts.start_id,
-        end_id=facts.end_id,
-        pad_id=facts.pad_id,
-        cleaning=facts.cleaning,
-        pooling=pooling,
-    )
+    return facts.spec(vocab_size=vocab, pooling=pooling)
+
+
+def _check_places(text: HFTextEncoder, facts: TokenFacts, name: str) -> None:
+    """Raise CheckpointError where a text is longer than a text encoder of transformers has places for."""
+    places = getattr(text.config, "max_position_embeddings", None)
+    if places is None:  # it counts distances
+        return
+    # RoBERTa and its kin count places from behind the id of the padding.
+    first = int(text.config.pad_token_id) + 1 if "roberta" in text.config.model_type else 0
+    if first + facts.context_length > places:
+        raise CheckpointError(
+            f"{name}: the tokenizer makes {facts.context_length} ids a text, the text tower has places for "
+            f"{places - first}",
+            fix="set text_cfg.context_length in open_clip_config.json as the checkpoint was trained",
+        )
 
 
 def _image_family(visual: nn.Module) -> str:

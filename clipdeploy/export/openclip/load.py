@@ -18,28 +18,41 @@ from clipdeploy.errors import CheckpointError
 from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.openclip import preprocessing
 from clipdeploy.export.openclip.describe import describe
+from clipdeploy.export.openclip.image_size import set_image_size
 from clipdeploy.export.openclip.quiet import no_complaints
 from clipdeploy.export.sources.hub import Hub
 from clipdeploy.export.sources.open_clip import check_origin
+from clipdeploy.export.sources.openai import as_folder
 from clipdeploy.export.sources.source import OpenClipSource
-from clipdeploy.export.tokens.open_clip import token_facts
-from clipdeploy.export.weights.fit import check_finite, hash_weights, load_weights, read_weights
+from clipdeploy.export.tokens.open_clip import named_tokenizer, token_facts
+from clipdeploy.export.weights.fit import check_finite, hash_weights, load_weights
+from clipdeploy.export.weights.layouts import of_open_clip
+from clipdeploy.export.weights.read import read_weights
 from clipdeploy.progress import Progress
 from clipdeploy.request import CheckpointRequest
 
 
 def load_open_clip(source: OpenClipSource, request: CheckpointRequest, hub: Hub, progress: Progress) -> Checkpoint:
     """Load what `source` names; raises CheckpointError as `load_checkpoint` says."""
+    with as_folder(source) as settled:
+        return _load(settled, request, hub, progress)
+
+
+def _load(source: OpenClipSource, request: CheckpointRequest, hub: Hub, progress: Progress) -> Checkpoint:
     config = _preprocess_config(source, request.preprocessing)
-    module, embed_dim, tokenizer = _build(source, request.seed, hub)
+    module, embed_dim, tokenizer = _build(source, request, hub)
     if source.weights is not None:
         progress("reading weights", 0, 0)
-        weights = read_weights(source.weights)
+        weights = read_weights(source.weights, request.entry)
         check_origin(source, weights)
-        load_weights(module, weights, label=source.label)
+        load_weights(module, weights, label=source.label, rename=of_open_clip(module, label=source.label))
+        del weights  # what is mapped of the file need not stay
     else:
         check_finite(module, label=source.label)
     module.eval().requires_grad_(False)
+    if request.image_size is not None:
+        set_image_size(module, request.image_size, label=source.label)
+        config = {**config, "size": None}  # what the checkpoint states is its own size
     clip: Any = module
     pixels = preprocessing.pixel_spec(config, image_size=clip.visual.image_size, label=source.label)
     transform = preprocessing.make_transform(pixels, label=source.label)
@@ -58,7 +71,15 @@ def load_open_clip(source: OpenClipSource, request: CheckpointRequest, hub: Hub,
         weights_sha256=hash_weights(module),
         licence=source.licence,
         tokenizer_json=facts.to_json,
+        trained=source.weights is not None,
+        causal=_causal(source),
     )
+
+
+def _causal(source: OpenClipSource) -> bool | None:
+    """Whether the text tower's configuration asks for a causal mask; those of transformers have their own way."""
+    text = open_clip.get_model_config(source.model)["text_cfg"]
+    return None if text.get("hf_model_name") else not text.get("no_causal_mask", False)
 
 
 def _crop(transform: Any, image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -94,18 +115,20 @@ def _preprocess_config(source: OpenClipSource, family: str | None) -> dict[str, 
     return source.stated if source.stated is not None else named or {}
 
 
-def _build(source: OpenClipSource, seed: int, hub: Hub) -> tuple[nn.Module, int, Any]:
+def _build(source: OpenClipSource, request: CheckpointRequest, hub: Hub) -> tuple[nn.Module, int, Any]:
     """The architecture with seeded values, its D, and the tokenizer."""
     config = open_clip.get_model_config(source.model)
-    asked = [config["text_cfg"][key] for key in ("hf_tokenizer_name", "hf_model_name") if config["text_cfg"].get(key)]
+    needed = ("hf_model_name",) if request.tokenizer else ("hf_tokenizer_name", "hf_model_name")
+    asked = [config["text_cfg"][key] for key in needed if config["text_cfg"].get(key)]
+    given = None if request.tokenizer is None else named_tokenizer(request.tokenizer, config, name=source.label)
     try:
         with (
             no_complaints(source.label),
             hub.session() if asked else nullcontext(),
             torch.random.fork_rng(devices=[]),
         ):
-            tokenizer = open_clip.get_tokenizer(source.tokenizer)
-            torch.manual_seed(seed)
+            tokenizer = given or open_clip.get_tokenizer(source.tokenizer)
+            torch.manual_seed(request.seed)
             module = open_clip.create_model(source.model, load_weights=False, pretrained_text=False)
     except (OSError, TypeError, ValueError, KeyError, RuntimeError, AssertionError, ImportError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -114,7 +137,8 @@ def _build(source: OpenClipSource, seed: int, hub: Hub) -> tuple[nn.Module, int,
                 f"{source.label} needs a tokenizer or text model of the Hugging Face hub ({', '.join(asked)}), "
                 f"which cannot be had: {hub.unreachable or why}",
                 fix="run once where the network is, which fills the cache; or put tokenizer.json and "
-                "tokenizer_config.json into a folder with open_clip_config.json and the weights: local-dir:FOLDER",
+                "tokenizer_config.json into a folder with open_clip_config.json and the weights: local-dir:FOLDER; or, "
+                "where only the tokenizer is missing, name a folder of those two files with --tokenizer",
             ) from error
         raise CheckpointError(
             f"{source.label}: open_clip {open_clip.__version__} cannot build the architecture: {why}",

@@ -7,7 +7,7 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.transform import MaybeConvertMode, MaybeToTensor, PreprocessCfg, image_transform_v2
+from open_clip.transform import MaybeConvertMode, MaybeToTensor, PreprocessCfg, ResizeKeepRatio, image_transform_v2
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Normalize, Resize
 
@@ -73,7 +73,12 @@ def of_config(stated: object, *, label: str) -> dict[str, Any] | None:
         raise _bad(label, f"asks for {', '.join(unknown)}, which is not known", "remove it if it has no effect")
     lacking = [key for key in ("mean", "std") if stated.get(key) is None]
     if lacking:
-        raise _bad(label, f"does not state {' and '.join(lacking)}")
+        raise _bad(
+            label,
+            f"does not state {' and '.join(lacking)}",
+            f"state what the checkpoint was trained with, or remove preprocess_cfg and name the family with "
+            f"--preprocessing, one of {', '.join(FAMILIES)}",
+        )
     return {"interpolation": "bicubic", "resize_mode": "shortest", **{k: v for k, v in stated.items() if v is not None}}
 
 
@@ -104,8 +109,12 @@ def pixel_spec(config: Mapping[str, Any], *, image_size: Any, label: str) -> Pix
     if interpolation not in ("bicubic", "bilinear"):
         hint = "; open_clip itself answers random with bicubic" if interpolation == "random" else ""
         raise _bad(label, f"has interpolation {interpolation!r}, expected bicubic or bilinear{hint}")
-    if resize == "shortest" and height != width:
-        raise _bad(label, f"scales the shortest side to a picture of {height}x{width} px; only squares are implemented")
+    if resize == "shortest" and height != width and interpolation != "bicubic":
+        raise _bad(
+            label,
+            f"crops {height}x{width} px with interpolation {interpolation!r}, where open_clip itself takes bicubic",
+            'set "interpolation": "bicubic", or "resize_mode": "squash" if that is how it was trained',
+        )
     try:
         return PixelSpec(height, width, resize, interpolation, _three(config["mean"]), _three(config["std"]))
     except (InputError, TypeError, ValueError) as error:
@@ -138,6 +147,13 @@ def _steps(transform: Any) -> list[tuple[Any, ...]]:
     """Type and settings of every step of a Compose."""
     settings: dict[type, Callable[[Any], tuple[Any, ...]]] = {
         Resize: lambda s: (s.size, s.interpolation, s.max_size, s.antialias),
+        ResizeKeepRatio: lambda s: (
+            tuple(s.size),
+            s.interpolation,
+            s.longest,
+            s.random_scale_prob,
+            s.random_aspect_prob,
+        ),
         CenterCrop: lambda s: (tuple(s.size),),
         MaybeConvertMode: lambda s: (s.mode,),
         MaybeToTensor: lambda s: (),
@@ -150,8 +166,10 @@ def _expected_steps(spec: PixelSpec) -> list[tuple[Any, ...]]:
     size = (spec.height, spec.width)
     mode = InterpolationMode(spec.interpolation)
     resize: list[tuple[Any, ...]] = [(Resize, size, mode, None, True)]
-    if spec.resize == "shortest":
+    if spec.resize == "shortest" and spec.height == spec.width:
         resize = [(Resize, spec.height, mode, None, True), (CenterCrop, size)]
+    elif spec.resize == "shortest":
+        resize = [(ResizeKeepRatio, size, mode, 0.0, 0.0, 0.0), (CenterCrop, size)]
     return [*resize, (MaybeConvertMode, "RGB"), (MaybeToTensor,), (Normalize, spec.mean, spec.std)]
 
 

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from clipdeploy.errors import CheckpointError
 
 _PACKAGE = "/open_clip/"
-# Said of every model that is made before its weights are read, which is how we make them all.
-_EXPECTED = ("No pretrained weights loaded", "Local config loaded, but no CLIP weights")
+# Said of every model that is made before its weights are read, which is how we make them all; which file to read of
+# several is not left to open_clip.
+_EXPECTED = (
+    *("No pretrained weights loaded", "Local config loaded, but no CLIP weights"),
+    "Multiple checkpoints found in",
+)
 
 
 class _Listener(logging.Handler):

@@ -32,6 +32,7 @@ class Projections:
         q_norm: norm over d of each query, or None.
         k_norm: norm over d of each key, or None.
         inner_norm: norm over H * d before `out`, or None.
+        rope: what turns queries and keys by the place of their token, or None.
     """
 
     weight: Tensor
@@ -41,11 +42,30 @@ class Projections:
     q_norm: nn.Module | None = None
     k_norm: nn.Module | None = None
     inner_norm: nn.Module | None = None
+    rope: Rope | None = None
 
     @property
     def head_dim(self) -> int:
         """d, the width of one head."""
         return self.weight.shape[0] // (3 * self.heads)
+
+
+class Rope(nn.Module):
+    """Rotary positions: channel i and channel i + d / 2 of each token are turned by an angle of its place.
+
+    Args:
+        cos: `(L, d)`.
+        sin: `(L, d)`, negative in its first half.
+    """
+
+    def __init__(self, cos: Tensor, sin: Tensor) -> None:
+        super().__init__()
+        self.cos, self.sin = constant(cos), constant(sin)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, H, L, d)` -> `(N, H, L, d)`."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos + torch.cat([second, first], dim=-1) * self.sin
 
 
 class SelfAttention(nn.Module):
@@ -57,18 +77,25 @@ class SelfAttention(nn.Module):
         self.qkv = linear(parts.weight, parts.bias)
         self.q_norm, self.k_norm = parts.q_norm or nn.Identity(), parts.k_norm or nn.Identity()
         self.inner_norm = parts.inner_norm or nn.Identity()
-        self.out_proj = parts.out
+        self.rope, self.out_proj = parts.rope, parts.out
 
     def forward(self, x: Tensor, length: int, mask: Tensor | None = None) -> Tensor:
         """`(N * L, D)` -> `(N * L, D)`; `mask` is added to the scores `(N, H, L, L)`."""
         qkv = self.qkv(x).reshape(-1, length, 3 * self.heads, self.head_dim).transpose(1, 2)  # (N, 3H, L, d)
-        q, k, v = qkv.split(self.heads, dim=1)
+        if self.rope is None:
+            q, k, v = qkv.split(self.heads, dim=1)
+        else:
+            turned, v = qkv.split([2 * self.heads, self.heads], dim=1)
+            q, k = self.rope(turned).chunk(2, dim=1)
         y = attend(self.q_norm(q), self.k_norm(k), v, mask).transpose(1, 2)  # (N, L, H, d)
         return self.out_proj(self.inner_norm(y.reshape(-1, self.heads * self.head_dim)))  # type: ignore[no-any-return]
 
 
 class OneQueryAttention(nn.Module):
-    """One token of each sample asks all of them: what is left of attention where only that token is read."""
+    """One token of each sample asks all of them: what is left of attention where only that token is read.
+
+    Where there are rotary positions the token that asks has none: it is a class token.
+    """
 
     def __init__(self, parts: Projections) -> None:
         super().__init__()
@@ -79,13 +106,13 @@ class OneQueryAttention(nn.Module):
         self.kv = linear(parts.weight[rows:], None if bias is None else bias[rows:])
         self.q_norm, self.k_norm = parts.q_norm or nn.Identity(), parts.k_norm or nn.Identity()
         self.inner_norm = parts.inner_norm or nn.Identity()
-        self.out_proj = parts.out
+        self.rope, self.out_proj = parts.rope or nn.Identity(), parts.out
 
     def forward(self, query: Tensor, x: Tensor, length: int, mask: Tensor | None = None) -> Tensor:
         """`(N, D)` and `(N * L, D)` -> `(N, D)`; `mask` is added to the scores `(N, H, 1, L)`."""
         q = self.q(query).reshape(-1, self.heads, 1, self.head_dim)
         k, v = _keys_and_values(self.kv(x), length, self.heads, self.head_dim)
-        y = attend(self.q_norm(q), self.k_norm(k), v, mask)  # (N, H, 1, d)
+        y = attend(self.q_norm(q), self.rope(self.k_norm(k)), v, mask)  # (N, H, 1, d)
         return self.out_proj(self.inner_norm(y.reshape(-1, self.heads * self.head_dim)))  # type: ignore[no-any-return]
 
 
@@ -237,6 +264,14 @@ def _read_timm(module: nn.Module) -> Projections | None:
     )
 
 
+def _read_transformers(module: nn.Module) -> Projections:
+    """The attention of CLIP, SigLIP and their kin in Hugging Face transformers: Q, K and V are layers of their own."""
+    layers: list[nn.Linear] = [module.get_submodule(f"{name}_proj") for name in "qkv"]  # type: ignore[misc]
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    heads: int = module.num_heads  # type: ignore[assignment]
+    return Projections(weight, bias, module.get_submodule("out_proj"), heads)
+
+
 def _unless_identity(module: nn.Module) -> nn.Module | None:
     return None if isinstance(module, nn.Identity) else module
 
@@ -246,4 +281,9 @@ _READERS: dict[str, Callable[[nn.Module], Projections | None]] = {
     "torch.nn.modules.activation.MultiheadAttention": _read_multihead,
     "open_clip.transformer.Attention": _read_open_clip,
     "timm.layers.attention.Attention": _read_timm,
+    "transformers.models.clip.modeling_clip.CLIPAttention": _read_transformers,
+    "transformers.models.siglip.modeling_siglip.SiglipAttention": _read_transformers,
+    "transformers.models.metaclip_2.modeling_metaclip_2.MetaClip2Attention": _read_transformers,
+    "transformers.models.altclip.modeling_altclip.AltCLIPAttention": _read_transformers,
+    "transformers.models.chinese_clip.modeling_chinese_clip.ChineseCLIPVisionAttention": _read_transformers,
 }

@@ -123,37 +123,57 @@ def _mask_row(mask: Tensor, row: int | Tensor) -> Tensor:
     return nn.functional.embedding(row, mask)[:, None]  # (N, 1, 1, L)
 
 
+_TRANSFORMERS_BLOCKS = frozenset(
+    (
+        "transformers.models.clip.modeling_clip.CLIPEncoderLayer",
+        "transformers.models.siglip.modeling_siglip.SiglipEncoderLayer",
+        "transformers.models.metaclip_2.modeling_metaclip_2.MetaClip2EncoderLayer",
+        "transformers.models.altclip.modeling_altclip.AltCLIPEncoderLayer",
+        "transformers.models.chinese_clip.modeling_chinese_clip.ChineseCLIPVisionLayer",
+    )
+)
+
+
 def _read_block(block: nn.Module) -> BlockParts | None:
     kind = f"{type(block).__module__}.{type(block).__name__}"
     if kind == "open_clip.transformer.ResidualAttentionBlock" and not hasattr(block, "ln_1_kv"):
         return _with_attention(block, "ln_1", "ls_1", "ln_2", "ls_2")
     if kind == "open_clip.transformer.CustomResidualAttentionBlock":
         return _with_attention(block, "ln_1", "ls_1", "ln_2", "ls_2", behind_attention="ln_attn")
-    if kind == "timm.models.vision_transformer.Block" and _acts_on_tokens(block.mlp):
+    if kind == "timm.models.vision_transformer.Block" and acts_on_tokens(block.mlp):
         return _with_attention(block, "norm1", "ls1", "norm2", "ls2")
+    if kind in _TRANSFORMERS_BLOCKS:
+        return _with_attention(block, "layer_norm1", None, "layer_norm2", None, attention="self_attn")
     return None
 
 
 def _with_attention(
-    block: nn.Module, ln_1: str, ls_1: str, ln_2: str, ls_2: str, *, behind_attention: str | None = None
+    block: nn.Module,
+    ln_1: str,
+    ls_1: str | None,
+    ln_2: str,
+    ls_2: str | None,
+    *,
+    attention: str = "attn",
+    behind_attention: str | None = None,
 ) -> BlockParts | None:
-    attention = read_projections(block.get_submodule("attn"))
-    if attention is None:
+    projections = read_projections(block.get_submodule(attention))
+    if projections is None:
         return None
-    scale = block.get_submodule(ls_1)
+    scale = nn.Identity() if ls_1 is None else block.get_submodule(ls_1)
     if behind_attention is not None:
         scale = nn.Sequential(block.get_submodule(behind_attention), scale)
     return BlockParts(
         block.get_submodule(ln_1),
-        attention,
+        projections,
         scale,
         block.get_submodule(ln_2),
         block.get_submodule("mlp"),
-        block.get_submodule(ls_2),
+        nn.Identity() if ls_2 is None else block.get_submodule(ls_2),
     )
 
 
-def _acts_on_tokens(mlp: object) -> bool:
+def acts_on_tokens(mlp: object) -> bool:
     """Whether a timm MLP treats each token alone, so that flat tokens give the same."""
     from timm.layers.mlp import GluMlp, Mlp, SwiGLU
 

@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from clipdeploy.export.towers.bert import lean_hf_text
 from clipdeploy.export.towers.blocks import Stack, read_blocks
+from clipdeploy.export.towers.eva import lean_eva
 from clipdeploy.export.towers.text import LeanTextTransformer
+from clipdeploy.export.towers.transformers_layers import lean_image_encoder, lean_text_encoder
 from clipdeploy.export.towers.vision import (
     LeanAttentionalPooler,
     LeanAttentionPool2d,
@@ -88,14 +91,30 @@ def _text_transformer(module: Any) -> nn.Module | None:
     return LeanTextTransformer(module, rewrite, pooling=module.pool_type, eos_id=module.eos_id)
 
 
+def _image_encoder(module: Any) -> nn.Module | None:
+    return lean_image_encoder(module, rewrite)
+
+
+def _text_encoder(module: Any) -> nn.Module | None:
+    return lean_text_encoder(module, rewrite)
+
+
+def _eva(module: Any) -> nn.Module | None:
+    return lean_eva(module, rewrite)
+
+
 # By exact class: a subclass may compute something else.
 _RULES: dict[str, Callable[[Any], nn.Module | None]] = {
+    "clipdeploy.export.huggingface.encoders.ImageEncoder": _image_encoder,
+    "clipdeploy.export.huggingface.encoders.TextEncoder": _text_encoder,
     "open_clip.model.CLIP": _clip_text,
     "open_clip.transformer.TextTransformer": _text_transformer,
     "open_clip.transformer.VisionTransformer": _vision_transformer,
     "open_clip.transformer.Transformer": _transformer,
     "open_clip.transformer.AttentionalPooler": _attentional_pooler,
+    "open_clip.hf_model.HFTextEncoder": lean_hf_text,
     "open_clip.modified_resnet.AttentionPool2d": LeanAttentionPool2d,
+    "timm.models.eva.Eva": _eva,
     "timm.layers.attention_pool.AttentionPoolLatent": LeanAttentionPoolLatent,
     "torch.nn.modules.pooling.AdaptiveAvgPool2d": _adaptive_mean,
     "torch.nn.modules.container.Sequential": _sequential,
