@@ -1,4 +1,4 @@
-"""What is in bundles and graphs."""
+"""What is in bundles, graphs and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BundleCorruptError, InputError
-from clipdeploy.inspect import BundleInfo, GraphInfo, inspect_path
-from clipdeploy.spec import Precision, TensorSpec
+from clipdeploy.findings import Finding
+from clipdeploy.inspect import BundleInfo, GraphInfo, inspect_checkpoint, inspect_path, kind_of
+from clipdeploy.request import CheckpointRequest
+from clipdeploy.spec import Precision, TensorSpec, to_dict
 from tests.bundles import make_bundle
 
 
@@ -27,12 +29,13 @@ def test_a_bundle(bundle: Path, name: str) -> None:
     assert info.precisions == {"image": ("fp32", "int8"), "text": ("fp32", "int8")}
     assert info.size_bytes == sum((bundle / name).stat().st_size for name in info.files)
     assert info.parity is None
+    assert info.findings == ()
 
 
-def add_report(bundle: Path, content: str) -> None:
-    source = bundle.parent / "parity.json"
+def add_report(bundle: Path, content: str, name: str = "parity") -> None:
+    source = bundle.parent / f"{name}.json"
     source.write_text(content)
-    Bundle.open(bundle).add("report/parity.json", source, kind="report", origin="tests")
+    Bundle.open(bundle).add(f"report/{name}.json", source, kind="report", origin="tests")
 
 
 def test_the_parity_report_is_summed_up(bundle: Path) -> None:
@@ -57,6 +60,21 @@ def test_the_parity_report_is_summed_up(bundle: Path) -> None:
 def test_a_report_that_is_none(bundle: Path) -> None:
     add_report(bundle, "[]")
     with pytest.raises(BundleCorruptError, match="no parity report"):
+        inspect_path(bundle)
+
+
+def test_what_was_found_of_the_checkpoint(bundle: Path) -> None:
+    findings = (Finding("one", "good", "fine"), Finding("two", "note", "odd", "look"))
+    add_report(bundle, json.dumps(to_dict(findings)), "preflight")
+    info = inspect_path(bundle)
+    assert isinstance(info, BundleInfo)
+    assert info.findings == findings
+
+
+@pytest.mark.parametrize("content", ["{", '[{"check": "x"}]', "[3]", "3"])
+def test_findings_that_are_none(bundle: Path, content: str) -> None:
+    add_report(bundle, content, "preflight")
+    with pytest.raises(BundleCorruptError, match="no list of findings"):
         inspect_path(bundle)
 
 
@@ -121,3 +139,55 @@ def test_a_path_that_is_neither(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"does not exist|is neither"):
         inspect_path(tmp_path / name)
+
+
+def test_kinds_are_told_apart(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "clip.pt").write_bytes(b"x")
+    for name in (bundle, bundle / "manifest.json"):
+        assert kind_of(str(name)) == "bundle"
+    for name in (bundle / "visual.onnx", tmp_path / "gone.ONNX"):
+        assert kind_of(str(name)) == "graph"
+    for name in (tmp_path / "weights", tmp_path / "clip.pt", "ViT-B-32", "hf-hub:org/repo", "org/repo"):
+        assert kind_of(str(name)) == "checkpoint"
+    monkeypatch.chdir(tmp_path)
+    assert kind_of("tiny") == "bundle"
+    assert kind_of("./clip.pt") == "checkpoint"
+
+
+@pytest.mark.parametrize("name", ["/gone/away", "./gone", "../gone/b32", "~/gone/b32"])
+def test_a_path_where_nothing_is(name: str) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        kind_of(name)
+
+
+def test_a_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip", reason="checkpoints need the extra: pip install 'clipdeploy[export]'")
+    from clipdeploy.export.preflight.run import CHECKS
+    from tests import checkpoints
+
+    folder = checkpoints.write_checkpoint(tmp_path / "mine")
+    info = inspect_checkpoint(CheckpointRequest(str(folder)))
+    assert info.model is not None
+    assert info.model.embed_dim == checkpoints.EMBED_DIM
+    assert [finding.check for finding in info.findings] == list(CHECKS)
+    assert len(str(info.weights_sha256)) == 64
+
+
+def test_a_checkpoint_that_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip", reason="checkpoints need the extra: pip install 'clipdeploy[export]'")
+    from tests import checkpoints
+
+    folder = checkpoints.write_checkpoint(tmp_path / "mine", preprocess=None)
+    info = inspect_checkpoint(CheckpointRequest(str(folder)))
+    assert info.model is None
+    (finding,) = info.findings
+    assert (finding.check, finding.state) == ("loading", "bad")
+    assert "--preprocessing" in str(finding.fix)
+
+
+def test_an_export_carries_its_findings(demo_bundle: Path) -> None:
+    info = inspect_path(demo_bundle)
+    assert isinstance(info, BundleInfo)
+    assert len(info.findings) > 10
+    assert {finding.state for finding in info.findings} == {"good"}

@@ -13,7 +13,7 @@ from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.text import bar, one_line, pad, plural, width
 from clipdeploy.cli.verb import Verb
-from clipdeploy.spec import to_dict
+from clipdeploy.spec import Target, to_dict
 
 EXAMPLES = (
     'clipdeploy classify b32 photo.jpg --labels "a dog,a cat,a car"',
@@ -55,6 +55,7 @@ def classify(
     recursive: bool,
     batch_size: int,
     precision: str,
+    target: Target | None,
     backend: str,
 ) -> ExitCode:
     """Say what is in pictures.
@@ -81,6 +82,7 @@ def classify(
         templates=template,
         top=top,
         precision=precision,
+        target=target,
         backend=backend,
         batch_size=batch_size,
     )

@@ -12,7 +12,7 @@ from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.text import one_line, plural, size
 from clipdeploy.cli.verb import Verb
 from clipdeploy.embeddings import EmbedResult
-from clipdeploy.spec import to_dict
+from clipdeploy.spec import Target, to_dict
 
 EXAMPLES = (
     "clipdeploy embed b32 photos/ -o photos.npz",
@@ -39,6 +39,7 @@ def embed(
     recursive: bool,
     batch_size: int,
     precision: str,
+    target: Target | None,
     backend: str,
     overwrite: bool,
 ) -> ExitCode:
@@ -65,6 +66,7 @@ def embed(
         pictures=find_pictures(pictures, recursive=recursive) if pictures else (),
         texts=read_lines(texts, what="texts") if texts is not None else (),
         precision=precision,
+        target=target,
         backend=backend,
         batch_size=batch_size,
         overwrite=overwrite,

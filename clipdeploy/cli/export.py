@@ -9,6 +9,7 @@ import click
 
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
+from clipdeploy.cli.findings import findings_text, summary
 from clipdeploy.cli.text import one_line, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.request import CheckpointRequest
@@ -23,6 +24,9 @@ EXAMPLES = (
     "clipdeploy export ViT-B-32 --pretrained finetuned.safetensors -o mine",
     "clipdeploy export hf-hub:timm/ViT-B-16-SigLIP -o siglip",
     "clipdeploy export local-dir:checkpoints/siglip -o siglip",
+    "clipdeploy export hf-hub:openai/clip-vit-base-patch32 --library transformers -o b32",
+    "clipdeploy export ViT-B-32.pt -o openai",
+    "clipdeploy export ViT-B-32 --pretrained epoch_9.pt --entry state_dict_ema -o mine",
     "clipdeploy export ViT-B-32 --random-weights -o benchmark",
 )
 
@@ -51,7 +55,8 @@ def export(
 ) -> None:
     """Make a bundle from a checkpoint.
 
-    MODEL is an open_clip architecture, hf-hub:ORG/REPO, or local-dir:PATH. Needs the extra export.
+    MODEL is an open_clip architecture (with --pretrained), a folder or hf-hub:ORG/REPO[@REVISION] of
+    open_clip or transformers, or a weights file of OpenAI's own. Needs the extra export.
 
     A weights file states neither its preprocessing nor its activation. The preprocessing is the one
     that all published weights of the architecture share; where they differ, name it with
@@ -94,6 +99,7 @@ def outcome_json(outcome: ExportOutcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "towers": [_tower_json(outcome.bundle, tower) for tower in outcome.towers],
         "parity": parity,
+        "preflight": to_dict(outcome.findings),
     }
 
 
@@ -104,8 +110,10 @@ def _tower_json(bundle: Path, tower: TowerResult) -> dict[str, Any]:
 
 
 def outcome_text(outcome: ExportOutcome) -> str:
-    """The outcome for people: what simplifying did, and the parity report."""
-    blocks = [simplify_table(tower) for tower in outcome.towers]
+    """The outcome for people: what preflight notes, what simplifying did, and the parity report."""
+    notes = [finding for finding in outcome.findings if finding.state != "good"]
+    blocks = [f"preflight, {summary(outcome.findings)}\n{findings_text(notes)}".rstrip()] if outcome.findings else []
+    blocks += [simplify_table(tower) for tower in outcome.towers]
     if outcome.report is None:
         blocks.append("not verified")
     else:

@@ -1,4 +1,4 @@
-"""`clipdeploy inspect`: what is in a bundle or a graph."""
+"""`clipdeploy inspect`: what is in a bundle, a graph or a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,53 +9,65 @@ import click
 
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
+from clipdeploy.cli.exit_codes import ExitCode
+from clipdeploy.cli.findings import findings_text, summary
 from clipdeploy.cli.text import pairs, plural, size, table
 from clipdeploy.cli.verb import Verb
-from clipdeploy.inspect import BundleInfo, GraphInfo, ParitySummary
-from clipdeploy.spec import TensorSpec, to_dict
+from clipdeploy.findings import worst
+from clipdeploy.inspect import BundleInfo, CheckpointInfo, GraphInfo, ParitySummary
+from clipdeploy.request import CheckpointRequest
+from clipdeploy.spec import ModelSpec, TensorSpec, to_dict
+
+EXAMPLES = (
+    "clipdeploy inspect b32",
+    "clipdeploy inspect b32/visual.onnx --json",
+    "clipdeploy inspect ViT-B-32 --pretrained finetuned.safetensors",
+)
 
 
-@click.command(cls=Verb, examples=("clipdeploy inspect b32", "clipdeploy inspect b32/visual.onnx --json"))
-@click.argument("path", type=options.PATH)
-@click.option("--no-hashes", is_flag=True, help="Compare the files' sizes only, not their sha256.")
-def inspect(console: Console, path: Path, no_hashes: bool) -> None:
-    """Show what is in a bundle or an ONNX graph.
+@click.command(cls=Verb, examples=EXAMPLES)
+@click.argument("path")
+@click.option("--no-hashes", is_flag=True, help="Compare a bundle's files by size only, not by sha256.")
+@options.checkpoint
+def inspect(console: Console, path: str, no_hashes: bool, stated: dict[str, Any]) -> ExitCode:
+    """Show what is in a bundle, an ONNX graph or a checkpoint.
 
-    PATH is a bundle's folder, or an .onnx file. Every file of a bundle is checked against its
-    sha256. A graph needs the extra export.
+    PATH is a bundle's folder, an .onnx file, or a checkpoint as export takes it, with the same
+    options. Every file of a bundle is checked against its sha256. A graph and a checkpoint need
+    the extra export.
+
+    A checkpoint is loaded and looked at, not exported: what export would refuse, and what it would
+    only note. Exit code 1 when something is bad.
     """
-    from clipdeploy.inspect import inspect_path
+    from clipdeploy.inspect import inspect_checkpoint, inspect_path, kind_of
 
-    info = inspect_path(path, check_hashes=not no_hashes)
+    kind = kind_of(path)
+    if kind == "checkpoint":
+        if no_hashes:
+            raise click.UsageError("--no-hashes goes with a bundle.")
+        checkpoint = inspect_checkpoint(CheckpointRequest(path, **stated), progress=console.progress)
+        state = worst(checkpoint.findings)
+        console.result({"kind": kind, "state": state, **to_dict(checkpoint)}, _checkpoint_text(checkpoint))
+        return ExitCode.FAILED if state == "bad" else ExitCode.OK
+    if any(stated.values()):
+        raise click.UsageError(f"{path} is a {kind}; the options that say what a checkpoint is go with a checkpoint.")
+    info = inspect_path(Path(path), check_hashes=not no_hashes)
     if isinstance(info, BundleInfo):
-        console.result({"kind": "bundle", **_bundle_json(info)}, _bundle_text(info, checked=not no_hashes))
+        console.result({"kind": kind, **to_dict(info)}, _bundle_text(info, checked=not no_hashes))
     else:
-        console.result({"kind": "graph", **to_dict(info)}, _graph_text(info))
-
-
-def _bundle_json(info: BundleInfo) -> dict[str, Any]:
-    document = to_dict(info)
-    assert isinstance(document, dict)
-    return document
+        console.result({"kind": kind, **to_dict(info)}, _graph_text(info))
+    return ExitCode.OK
 
 
 def _bundle_text(info: BundleInfo, *, checked: bool) -> str:
-    model, pixels, tokens = info.model, info.model.pixels, info.model.tokens
-    resize = "shortest side, then centre crop" if pixels.resize == "shortest" else "both sides"
     facts = [
-        ("model", f"{model.name}, D = {model.embed_dim}, {model.activation}"),
-        ("image tower", f"{model.image.architecture}, {model.image.parameters / 1e6:.1f} M parameters"),
-        ("text tower", f"{model.text.architecture}, {model.text.parameters / 1e6:.1f} M parameters"),
-        ("pixels", f"{pixels.width} x {pixels.height} px, {pixels.interpolation}, {resize}"),
-        ("", f"mean {_numbers(pixels.mean)}, std {_numbers(pixels.std)}"),
-        ("tokens", f"{tokens.context_length} a text, {tokens.vocab_size} in the vocabulary"),
-        ("", f"cleaning {tokens.cleaning}, pooling {tokens.pooling}"),
-        ("logits", f"{model.logit_scale:.6g} * cosine + {model.logit_bias:.6g}, {model.probability}"),
+        *_model_facts(info.model),
         ("embedding space", info.embedding_space),
         ("precisions", "; ".join(f"{tower} {', '.join(have) or 'none'}" for tower, have in info.precisions.items())),
         ("checkpoint", f"{info.provenance.source}, licence {info.provenance.licence or 'not stated'}"),
         ("made", f"{info.provenance.created} with " + ", ".join(f"{k} {v}" for k, v in info.tools.items())),
         ("parity", _parity(info.parity)),
+        ("preflight", _notes(info)),
     ]
     state = "sha256 right" if checked else "sizes right"
     files = [
@@ -71,6 +83,41 @@ def _bundle_text(info: BundleInfo, *, checked: bool) -> str:
             table(("name", "size", "kind", "precision", "opset", "sha256"), files, right=(1, 4)),
         ]
     )
+
+
+def _model_facts(model: ModelSpec) -> list[tuple[str, str]]:
+    pixels, tokens = model.pixels, model.tokens
+    resize = "shortest side, then centre crop" if pixels.resize == "shortest" else "both sides"
+    return [
+        ("model", f"{model.name}, D = {model.embed_dim}, {model.activation}"),
+        ("image tower", f"{model.image.architecture}, {model.image.parameters / 1e6:.1f} M parameters"),
+        ("text tower", f"{model.text.architecture}, {model.text.parameters / 1e6:.1f} M parameters"),
+        ("pixels", f"{pixels.width} x {pixels.height} px, {pixels.interpolation}, {resize}"),
+        ("", f"mean {_numbers(pixels.mean)}, std {_numbers(pixels.std)}"),
+        ("tokens", f"{tokens.context_length} a text, {tokens.vocab_size} in the vocabulary"),
+        ("", f"cleaning {tokens.cleaning}, pooling {tokens.pooling}"),
+        ("logits", f"{model.logit_scale:.6g} * cosine + {model.logit_bias:.6g}, {model.probability}"),
+    ]
+
+
+def _checkpoint_text(info: CheckpointInfo) -> str:
+    if info.model is None:
+        return f"checkpoint {info.source}: refused\n{findings_text(info.findings)}"
+    facts = [
+        *_model_facts(info.model),
+        ("weights", f"sha256 {info.weights_sha256}"),
+        ("licence", info.licence or "not stated"),
+    ]
+    shown = [f"checkpoint {info.source}", pairs(facts), "", summary(info.findings), findings_text(info.findings)]
+    return "\n".join(shown)
+
+
+def _notes(info: BundleInfo) -> str:
+    """What was found of the checkpoint: a sum, and what is not good."""
+    if not info.findings:
+        return "not in the bundle"
+    notes = [f"{one.check}: {one.message}" for one in info.findings if one.state != "good"]
+    return "\n".join([summary(info.findings), *notes])
 
 
 def _parity(parity: ParitySummary | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ Sections = Mapping[str, Mapping[str, str]]
 
 
 class LazyGroup(click.Group):
-    """Verbs named in `sections`; the verb `x` is the command `x` of the module `{package}.x`."""
+    """Verbs named in `sections`; the verb `x` is the command `x` of the module `{package}.x`.
+
+    Where `x` is a word of Python's own, such as `import`, both are called `x_`.
+    """
 
     def __init__(
         self, *args: Any, package: str, sections: Sections, examples: Sequence[str] = (), **kwargs: Any
@@ -34,7 +38,8 @@ class LazyGroup(click.Group):
         """Import and return a verb, None for a name that is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command = getattr(importlib.import_module(f"{self.package}.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command = getattr(importlib.import_module(f"{self.package}.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -14,8 +14,9 @@ SECTIONS = {
     },
     "From checkpoint to bundle": {
         "export": "Make a bundle from a checkpoint.",
+        "import": "Make a bundle from ONNX graphs that others exported.",
         "verify": "Prove that a bundle answers as its checkpoint does.",
-        "inspect": "Show what is in a bundle or an ONNX graph.",
+        "inspect": "Show what is in a bundle, an ONNX graph or a checkpoint.",
     },
     "Use a bundle": {
         "classify": "Say what is in pictures.",

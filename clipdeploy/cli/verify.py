@@ -13,6 +13,7 @@ from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.verb import Verb
 from clipdeploy.request import CheckpointRequest
+from clipdeploy.spec import Target
 
 EXAMPLES = (
     "clipdeploy verify b32",
@@ -36,6 +37,7 @@ def verify(
     images: tuple[str, ...],
     html: Path | None,
     precision: str,
+    target: Target | None,
     backend: str,
 ) -> ExitCode:
     """Prove that a bundle answers as its checkpoint does.
@@ -57,6 +59,7 @@ def verify(
         bundle=bundle,
         checkpoint=None if checkpoint is None else CheckpointRequest(checkpoint, **stated),
         precision=precision,
+        target=target,
         backend=backend,
         images=find_pictures(images) if images else (),
         html=html,

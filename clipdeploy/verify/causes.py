@@ -169,3 +169,16 @@ def of_top1(earlier: Sequence[str], margin: float, error: Floats) -> Cause:
         f"a close call: the reference decides by {margin:.1e}, drift of up to {np.abs(error).max():.1e} turns it over",
         "a more exact precision or engine keeps it; or accept it by a lower top-1 gate",
     )
+
+
+def of_quantised(*, engine_holds: bool) -> Cause:
+    """Whose fault it is that a quantised encoder drifts: ONNX Runtime ran the same graph when it was made."""
+    if engine_holds:
+        return Cause(
+            "the quantiser: ONNX Runtime answers the same with this graph, so the graph itself has lost it",
+            "quantise again with --overwrite: more calibration data like these samples, or a tighter budget",
+        )
+    return Cause(
+        "the engine: ONNX Runtime answered otherwise with the same graph when it was quantised",
+        "try another backend or another version of this one; the graph itself kept its budget",
+    )

@@ -15,10 +15,10 @@ import hashlib
 import json
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,7 @@ from clipdeploy.runtime.image import open_image
 from clipdeploy.spec import ModelSpec, PixelSpec, from_dict, to_dict
 from clipdeploy.verify.measure import normalise
 from clipdeploy.verify.pictures import paint_pictures
-from clipdeploy.verify.reference import CheckpointReference, Picture
-
-if TYPE_CHECKING:
-    from clipdeploy.export.checkpoint import Checkpoint
+from clipdeploy.verify.reference import CheckpointReference, Original, Picture
 
 FORMAT = 1
 INDEX = "golden/golden.json"
@@ -55,8 +52,15 @@ GOLDEN_TEXTS: tuple[str, ...] = (
     "counter-electrophoretically hyper-parametrised antidisestablishmentarianism",
     "an oil painting of ships in a storm",
     "a very long caption that goes on and on " * 12 + "and has to be cut",
+    "красный круг слева от синего квадрата",
+    "ภาพถ่ายของแมวบนชายหาด กำ",
+    "صورة قطة على الشاطئ",
+    "समुद्र तट पर एक बिल्ली",
+    "Μια γάτα στον ΉΛΙΟΣ, cafe\u0301",
+    "snake_case <|endoftext|> </s> [SEP] <end_of_text>",
 )
-"""Plain, upper case, punctuation, entities, accents, other scripts, white space, empty, one token, and one too long."""
+"""Plain, upper case, punctuation, entities, accents, white space, empty, one token, one too long; other scripts, with
+letters that lower case and composition change; and special tokens spelled out."""
 
 _EXPORT_AGAIN = "copy the bundle again, whole, from where it was made, or export the checkpoint again"
 
@@ -85,7 +89,7 @@ class GoldenIndex:
     """The content of golden.json.
 
     Attributes:
-        pixels_sha256: of all (K, 3, H, W) float32 little-endian normalised pixels, as PyTorch made them.
+        pixels_sha256: of all (K, 3, H, W) float32 little-endian normalised pixels, as the reference made them.
         embeds_sha256: of the image embeddings' bytes followed by the text embeddings'.
         tools: versions of the libraries that made the samples.
     """
@@ -124,12 +128,13 @@ class Golden:
 
 
 def write_golden(
-    checkpoint: Checkpoint,
+    checkpoint: Original,
     bundle: Bundle,
     *,
     images: Sequence[str | Path] | None = None,
     texts: Sequence[str] | None = None,
     seed: int = 0,
+    tools: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> None:
     """Paint the golden pictures, run the checkpoint on them, and add all of it to the bundle.
@@ -138,6 +143,7 @@ def write_golden(
         images: pictures of the user's, added (copied as they are) to the painted ones.
         texts: texts of the user's, added to `GOLDEN_TEXTS`.
         seed: of the painted pictures.
+        tools: what made the samples, where it is not PyTorch.
 
     Raises:
         ImageError: a picture of the user's cannot be read.
@@ -149,7 +155,7 @@ def write_golden(
         pictures = [*_save_painted(checkpoint.spec.pixels, folder, seed), *_copy_users(images or (), folder)]
         reference = CheckpointReference(checkpoint, pictures, wanted)
         progress("golden samples", 0, 2)
-        index = _index(reference, checkpoint.spec)
+        index = _index(reference, checkpoint.spec, tools or reference.tools)
         progress("golden samples", 1, 2)
         np.savez_compressed(
             folder / "golden.npz",
@@ -202,7 +208,7 @@ def load_pictures(paths: Sequence[str | Path]) -> tuple[Picture, ...]:
     return tuple(Picture(f.name if names.count(f.name) == 1 else str(f), f) for f in files)
 
 
-def _index(reference: CheckpointReference, spec: ModelSpec) -> GoldenIndex:
+def _index(reference: CheckpointReference, spec: ModelSpec, tools: Mapping[str, str]) -> GoldenIndex:
     """What golden.json says of the reference's samples."""
     if not np.array_equal(normalise(reference.crops, spec.pixels), reference.pixels):
         raise ExportError(
@@ -220,7 +226,7 @@ def _index(reference: CheckpointReference, spec: ModelSpec) -> GoldenIndex:
         texts=tuple(GoldenText(t, _sha256(i)) for t, i in zip(reference.texts, reference.tokens, strict=True)),
         pixels_sha256=_sha256(reference.pixels),
         embeds_sha256=_sha256(reference.image_embeds, reference.text_embeds),
-        tools=dict(reference.tools),
+        tools=dict(tools),
     )
 
 

@@ -27,3 +27,6 @@ class GoldenReference:
         self.tokens = golden.input_ids
         self.image_embeds = golden.image_embeds
         self.text_embeds = golden.text_embeds
+
+    def settle(self) -> None:
+        """The arrays are there."""

@@ -19,8 +19,8 @@ from clipdeploy.progress import Progress, silent
 from clipdeploy.verify import stages
 from clipdeploy.verify.measure import Floats, finite
 from clipdeploy.verify.notes import picture_notes
+from clipdeploy.verify.quantised import loosest, read_recorded, tower_gates
 from clipdeploy.verify.records import (
-    FP32_GATES,
     SCHEMA_VERSION,
     STAGES,
     Finding,
@@ -28,6 +28,7 @@ from clipdeploy.verify.records import (
     ParityReport,
     Stage,
     StageName,
+    gates_of,
 )
 from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, made_with
 from clipdeploy.verify.stages import Outcome, Subject
@@ -50,7 +51,7 @@ def verify(
     *,
     reference: Reference,
     clip: Clip,
-    gates: Gates = FP32_GATES,
+    gates: Gates | None = None,
     name: str | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
@@ -62,7 +63,7 @@ def verify(
         bundle: the bundle that `clip` was loaded from.
         reference: the checkpoint in PyTorch, or the bundle's golden samples.
         clip: the runtime, in the precision and on the backend to verify.
-        gates: the limits to keep.
+        gates: the limits to keep; None takes those of each encoder's precision, and of the budget it was quantised to.
         name: what the report calls the bundle; its folder's name where it is None.
         progress: called as each stage begins and ends.
 
@@ -71,16 +72,23 @@ def verify(
         CheckpointError, BundleCorruptError, ImageError: the reference itself cannot be had.
     """
     _check_same_bundle(bundle, clip)
+    recorded = read_recorded(bundle, clip.graphs)
+    by_tower = {
+        tower: gates or tower_gates(precision, recorded.get(tower)) for tower, precision in clip.precisions.items()
+    }
+    gates = gates or loosest(list(by_tower.values()) or [gates_of(clip.precision)])
     check_enough(reference.pictures, reference.texts)
     progress("reference", 0, len(STAGES))
     began = time.perf_counter()
-    _ = reference.crops, reference.pixels, reference.tokens, reference.image_embeds, reference.text_embeds
+    reference.settle()
     reference_seconds = time.perf_counter() - began
     weights = reference.weights_sha256
     subject = Subject(
         clip=clip,
         reference=reference,
         gates=gates,
+        tower_gates=by_tower,
+        recorded=recorded,
         versions=made_with(RUNTIME_LIBRARIES),
         same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
     )
@@ -107,6 +115,7 @@ def verify(
         texts=reference.texts,
         cosines=_rows(_cosines(subject)),
         reference_cosines=_rows(subject.reference_cosines),
+        precisions={tower.value: precision.value for tower, precision in clip.precisions.items()},
     )
 
 

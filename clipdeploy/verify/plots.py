@@ -22,7 +22,7 @@ def check_gauge(check: Check) -> Html | None:
     """How far a check is from its gate; None where there is nothing between pass and fail."""
     if check.rule == "<=" and check.gate > 0:
         return gauge(check.value, check.gate, passed=check.passed)
-    if check.name == "cosine" and check.gate < 1:
+    if check.name.startswith("cosine") and check.gate < 1:
         return gauge(None if check.value is None else 1 - check.value, 1 - check.gate, passed=check.passed)
     return None
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clipdeploy.errors import InputError
+from clipdeploy.spec import Precision
 
 SCHEMA_VERSION = 1
 
@@ -50,6 +51,19 @@ class Gates:
 FP32_GATES = Gates(max_abs=1e-4, cosine=0.99999, unit_norm=1e-5, top1=1.0, tie=2e-6, distinct=1e-4, spread=0.5)
 """Of one fp32 engine against another: a correct one is some hundred times better than `max_abs`. `tie` is what
 float32 leaves of a cosine of two unit vectors with a few hundred values."""
+
+FP16_GATES = replace(FP32_GATES, max_abs=5e-3, cosine=0.9999, tie=1e-3)
+"""Of an fp16 engine against another, or against float32: 11 bits, rounded in different places."""
+
+BF16_GATES = replace(FP32_GATES, max_abs=3e-2, cosine=0.999, tie=1e-2, distinct=1e-1)
+EIGHT_BIT_GATES = replace(FP32_GATES, max_abs=0.25, cosine=0.97, top1=0.99, tie=3e-2, distinct=2e-1)
+"""Of 8 bits against float32, where a bundle records no other budget."""
+
+
+def gates_of(precision: Precision) -> Gates:
+    """The limits for graphs of a precision."""
+    given = {Precision.FP32: FP32_GATES, Precision.FP16: FP16_GATES, Precision.BF16: BF16_GATES}
+    return given.get(precision, EIGHT_BIT_GATES)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,7 @@ class ParityReport:
     Attributes:
         bundle: name of the bundle's folder.
         model: name of the model.
+        precision: what was asked for.
         backend: the engine that ran, such as `onnxruntime:CPUExecutionProvider`.
         reference: `pytorch`, the checkpoint itself; or `golden`, what it gave when the bundle was made.
         versions: libraries on this machine.
@@ -142,6 +157,7 @@ class ParityReport:
         stages: in the order of the ladder.
         cosines: ours, end to end, (K, T): a row a picture, a column a text; empty when it could not be computed.
         reference_cosines: the reference's, (K, T).
+        precisions: tower -> the precision that it ran in.
     """
 
     schema_version: int
@@ -161,6 +177,7 @@ class ParityReport:
     texts: tuple[str, ...]
     cosines: tuple[tuple[float | None, ...], ...]
     reference_cosines: tuple[tuple[float | None, ...], ...]
+    precisions: dict[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

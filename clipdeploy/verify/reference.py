@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,10 @@ from PIL import Image
 
 import clipdeploy
 from clipdeploy.errors import CheckpointError, ImageError, InputError
+from clipdeploy.memory import collect
+from clipdeploy.spec import ModelSpec
 from clipdeploy.verify.records import ReferenceKind
 from clipdeploy.versions import installed
-
-if TYPE_CHECKING:
-    from clipdeploy.export.checkpoint import Checkpoint
 
 BATCH = 8
 """Samples that go through a tower together, at most. Never one alone where there are more."""
@@ -82,6 +81,25 @@ class Reference(Protocol):
     @property
     def text_embeds(self) -> NDArray[np.float32]: ...
 
+    def settle(self) -> None:
+        """Compute every array now, and let go of what they are computed from."""
+
+
+class Original(Protocol):
+    """What golden samples are made from: a loaded checkpoint, or the graphs that an import began with."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def weights_sha256(self) -> str: ...
+    def reference_crop(self, image: Image.Image) -> NDArray[np.uint8]: ...
+    def reference_pixels(self, image: Image.Image) -> NDArray[np.float32]: ...
+    def reference_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]: ...
+    def reference_image_embeds(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def reference_text_embeds(self, ids: NDArray[np.int64]) -> NDArray[np.float32]: ...
+
 
 class CheckpointReference:
     """The checkpoint itself, run in PyTorch on pictures and texts; each array is computed when first asked for.
@@ -97,12 +115,24 @@ class CheckpointReference:
 
     kind: ReferenceKind = "pytorch"
 
-    def __init__(self, checkpoint: Checkpoint, pictures: Sequence[str | Path | Picture], texts: Sequence[str]) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Original, pictures: Sequence[str | Path | Picture], texts: Sequence[str]) -> None:
+        self._made_from: Original | None = checkpoint
         self.pictures = tuple(p if isinstance(p, Picture) else Picture(Path(p).name, Path(p)) for p in pictures)
         self.texts = tuple(texts)
         self.weights_sha256: str | None = checkpoint.weights_sha256
         check_enough(self.pictures, self.texts)
+
+    def settle(self) -> None:
+        """Compute every array now, and let go of the checkpoint: its weights need not stay in memory."""
+        _ = self.crops, self.pixels, self.tokens, self.image_embeds, self.text_embeds
+        self._made_from = None
+        collect()
+
+    @property
+    def _checkpoint(self) -> Original:
+        if self._made_from is None:
+            raise RuntimeError("every array is computed before the checkpoint is let go")
+        return self._made_from
 
     @cached_property
     def tools(self) -> Mapping[str, str]:

@@ -44,14 +44,21 @@ class Row:
 def header(report: ParityReport) -> list[tuple[str, str]]:
     """What was verified against what, as (name, value)."""
     against = "PyTorch checkpoint" if report.reference == "pytorch" else "golden samples in the bundle"
-    made = tools(report.reference_versions, "torch", "open_clip_torch", "Pillow")
+    versions = report.reference_versions
+    made = versions.get("reference") or tools(versions, "torch", "open_clip_torch", "Pillow")
     return [
-        ("bundle", f"{shown(report.bundle)} ({shown(report.model)}, {report.precision})"),
+        ("bundle", f"{shown(report.bundle)} ({shown(report.model)}, {_precisions(report)})"),
         ("space", report.embedding_space),
         ("engine", report.backend),
         ("against", f"{against}, made with {made}" if made else against),
         ("samples", f"{len(report.pictures)} pictures, {len(report.texts)} texts"),
     ]
+
+
+def _precisions(report: ParityReport) -> str:
+    """The precision, and the encoder that runs in another one."""
+    others = [f"{tower} {own}" for tower, own in report.precisions.items() if own != report.precision]
+    return ", ".join([report.precision, *others])
 
 
 def rows(report: ParityReport) -> list[Row]:
@@ -133,7 +140,7 @@ def number(check: Check, value: float | None) -> str:
     """A value of the check's kind as text: cosines to seven places and never rounded up, shares as percent."""
     if value is None:
         return "not finite"
-    if check.name == "cosine":
+    if check.name.startswith("cosine"):
         return f"{math.floor(min(value, 1.0) * 1e7 + 1e-3) / 1e7:.7f}"  # 1e-3: what float64 itself leaves of 1.0
     if check.rule == ">=":
         return f"{math.floor(value * 1000) / 10:g} %"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.errors import ParityError
-from clipdeploy.spec import Tower
+from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import causes
 from clipdeploy.verify.measure import (
     Floats,
@@ -23,6 +23,7 @@ from clipdeploy.verify.measure import (
     spread_kept,
     worst_index,
 )
+from clipdeploy.verify.quantised import ENGINE_COSINE, Recorded, inputs_sha256
 from clipdeploy.verify.records import Check, Finding, Gates, Sample, StageName
 from clipdeploy.verify.reference import Reference
 
@@ -49,6 +50,8 @@ class Subject:
     gates: Gates
     versions: dict[str, str]
     same_weights: bool | None
+    tower_gates: Mapping[Tower, Gates] = field(default_factory=dict)
+    recorded: Mapping[Tower, Recorded] = field(default_factory=dict)
 
     @cached_property
     def crops(self) -> list[NDArray[np.uint8]]:
@@ -166,7 +169,7 @@ def _tower(
     expected: NDArray[np.float32],
 ) -> Outcome:
     """In batches and one at a time; both against the reference and against each other."""
-    gates = subject.gates
+    gates = subject.tower_gates.get(tower, subject.gates)
     together = run_batches(encode, feeds, (expected.shape[0], expected.shape[1]))
     picks = picks_alone(len(feeds))
     alone = run_alone(encode, feeds, picks, expected.shape[1])
@@ -183,8 +186,15 @@ def _tower(
         Check("cosine", finite(cosines.min()), ">=", gates.cosine),
         Check("norm off 1", finite(np.abs(norms - 1).max()), "<=", gates.unit_norm),
     ]
-    kept = spread_kept(together, expected, gates.distinct)
     notes: list[str] = []
+    recorded = subject.recorded.get(tower)
+    engine = None
+    if recorded is not None:
+        notes.append(recorded.note)
+        if recorded.inputs_sha256 == inputs_sha256(feeds):
+            engine = _engine_check(subject.clip.precisions[tower], together, recorded)
+            checks.append(engine)
+    kept = spread_kept(together, expected, gates.distinct)
     if kept is None:
         notes.append(
             f"the reference itself holds no two of these inputs {gates.distinct:g} apart, so it cannot be shown "
@@ -199,14 +209,18 @@ def _tower(
     if all(check.passed for check in checks):
         return Outcome(tuple(checks), samples, None, tuple(notes))
     squeezed = kept is not None and not kept[0] >= gates.spread
-    cause = causes.of_tower(
-        tower,
-        together,
-        expected,
-        batch_drift=finite(batch_drift),
-        max_abs_gate=gates.max_abs,
-        kept=kept[0] if kept else None,
-        same_weights=subject.same_weights,
+    cause = (
+        causes.of_quantised(engine_holds=engine.passed)
+        if engine is not None
+        else causes.of_tower(
+            tower,
+            together,
+            expected,
+            batch_drift=finite(batch_drift),
+            max_abs_gate=gates.max_abs,
+            kept=kept[0] if kept else None,
+            same_weights=subject.same_weights,
+        )
     )
     worst = worst_index(errors)
     broken = int(checks[0].value or 0)
@@ -218,6 +232,12 @@ def _tower(
     if squeezed and kept is not None and np.isfinite(kept[0]):
         numbers += f"; {_short(names[kept[1]])} and {_short(names[kept[2]])} fall together"
     return Outcome(tuple(checks), samples, Finding(names[worst], numbers, cause.cause, cause.fix), tuple(notes))
+
+
+def _engine_check(precision: Precision, together: NDArray[np.float32], recorded: Recorded) -> Check:
+    """The engine's answers against those of ONNX Runtime with the same graph: what is the engine's own."""
+    least = drift(together, recorded.embeds).cosine.min()
+    return Check("cosine to ONNX Runtime", finite(least), ">=", ENGINE_COSINE[precision])
 
 
 def similarity(subject: Subject, earlier: Sequence[StageName]) -> Outcome:

@@ -110,29 +110,29 @@ def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 def test_an_error_and_its_fix(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fails_with(monkeypatch, OutputError("disk full", fix="free space"))
-    assert failure(run("inspect", "x")) == "error: disk full\n  fix: free space\n"
+    assert failure(run("inspect", "x.onnx")) == "error: disk full\n  fix: free space\n"
 
 
 def test_a_defect_is_called_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fails_with(monkeypatch, KeyError("oops"))
-    said = failure(run("inspect", "x"))
+    said = failure(run("inspect", "x.onnx"))
     assert said.startswith("error: unexpected KeyError: 'oops'\n")
     assert "--debug" in said
 
 
 def test_no_memory_and_no_permission(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fails_with(monkeypatch, MemoryError())
-    assert "out of memory" in failure(run("inspect", "x"))
+    assert "out of memory" in failure(run("inspect", "x.onnx"))
     fails_with(monkeypatch, PermissionError(13, "Permission denied", "x"))
-    assert "Permission denied: 'x'" in failure(run("inspect", "x"))
+    assert "Permission denied: 'x'" in failure(run("inspect", "x.onnx"))
 
 
-@pytest.mark.parametrize("arguments", [("--debug", "inspect", "gone"), ("inspect", "gone", "--debug")])
+@pytest.mark.parametrize("arguments", [("--debug", "inspect", "gone.onnx"), ("inspect", "gone.onnx", "--debug")])
 def test_debug_shows_where_an_error_comes_from(arguments: tuple[str, ...]) -> None:
     done = start(*arguments)
     assert done.returncode == ExitCode.FAILED
     assert "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-2].startswith("error: gone does not exist")
+    assert done.stderr.splitlines()[-2].startswith("error: gone.onnx does not exist")
 
 
 def test_what_a_library_prints_does_not_spoil_the_json(run: Run, monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
@@ -161,7 +161,7 @@ main()
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", ExitCode.INTERRUPTED), ("SIGTERM", ExitCode.TERMINATED)])
 def test_signals_end_it_cleanly(name: str, code: ExitCode) -> None:
-    done = start("inspect", "x", code=SIGNALLED.format(name=name))
+    done = start("inspect", "x.onnx", code=SIGNALLED.format(name=name))
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clipdeploy.bundle import SCHEMA_VERSION, Bundle, Manifest, Provenance, create_bundle
-from clipdeploy.spec import ModelSpec, PixelSpec, Precision
+from clipdeploy.spec import ModelSpec, PixelSpec, Precision, Tower
 from tests.bundles import model_spec
 
 VOCAB = 300
@@ -112,6 +112,8 @@ class FakeClip:
     ) -> None:
         self.spec = SPEC
         self.precision = Precision.FP32
+        self.precisions = dict.fromkeys(Tower, Precision.FP32)
+        self.graphs: dict[Tower, Any] = {}
         self.embedding_space = SPACE
         self.backend = SimpleNamespace(name="numpy", reason="fake")
         self.images = SimpleNamespace(

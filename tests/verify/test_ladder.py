@@ -275,8 +275,8 @@ def test_the_reference_runs_in_batches(pytorch: CheckpointReference) -> None:
     checkpoint = FakeCheckpoint()
     reference = CheckpointReference(checkpoint, pytorch.pictures, pytorch.texts)  # type: ignore[arg-type]
     assert reference.image_embeds.shape == (10, 16)
-    assert reference.text_embeds.shape == (15, 16)
-    assert sum(checkpoint.batch_sizes) == 25
+    assert reference.text_embeds.shape == (21, 16)
+    assert sum(checkpoint.batch_sizes) == 31
     assert min(checkpoint.batch_sizes) > 1
 
 
@@ -308,4 +308,4 @@ def test_impossible_gates_are_refused(change: dict[str, float]) -> None:
 
 def arrays(reference: GoldenReference, **changes: np.ndarray) -> Any:
     """The reference with some arrays replaced."""
-    return SimpleNamespace(**{**vars(reference), "kind": reference.kind, **changes})
+    return SimpleNamespace(**{**vars(reference), "kind": reference.kind, "settle": reference.settle, **changes})

@@ -70,7 +70,7 @@ def test_the_table_of_a_good_bundle(good: ParityReport) -> None:
     assert "FAIL" not in table
     assert table.count(" pass ") == 6
     assert "golden samples in the bundle" in table
-    assert "10 pictures, 15 texts" in table
+    assert "10 pictures, 21 texts" in table
     assert max(map(len, table.splitlines())) < 120
 
 

@@ -1,8 +1,7 @@
-"""What is in a bundle or in an ONNX graph, as records."""
+"""What is in an ONNX graph."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -10,52 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipdeploy.bundle import MANIFEST, Bundle, FileEntry, Provenance
-from clipdeploy.errors import BundleCorruptError, InputError, MissingExtraError
-from clipdeploy.spec import ModelSpec, TensorSpec, Tower
-
-PARITY_JSON = "report/parity.json"
-_PARITY_FIELDS = ("passed", "first_drift", "reference", "created", "precision", "backend")
-
-
-@dataclass(frozen=True)
-class ParitySummary:
-    """What the parity report in a bundle says.
-
-    Attributes:
-        first_drift: the first stage that fails, None when all pass.
-        reference: `pytorch`, the checkpoint; or `golden`, the samples in the bundle.
-        measured: stage -> check -> value, such as `image_tower` -> `cosine` -> 0.9999999.
-    """
-
-    passed: bool
-    first_drift: str | None
-    reference: str
-    created: str
-    precision: str
-    backend: str
-    measured: dict[str, dict[str, float | None]]
-
-
-@dataclass(frozen=True)
-class BundleInfo:
-    """What is in a bundle.
-
-    Attributes:
-        precisions: per tower (`image`, `text`), those there is a graph of.
-        parity: of the report that the bundle carries, None where it has none.
-        size_bytes: of all files together.
-    """
-
-    path: Path
-    model: ModelSpec
-    embedding_space: str
-    provenance: Provenance
-    tools: dict[str, str]
-    files: dict[str, FileEntry]
-    precisions: dict[str, tuple[str, ...]]
-    parity: ParitySummary | None
-    size_bytes: int
+from clipdeploy.errors import InputError, MissingExtraError
+from clipdeploy.spec import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -84,65 +39,8 @@ class GraphInfo:
     size_bytes: int
 
 
-def inspect_path(path: str | Path, *, check_hashes: bool = True) -> BundleInfo | GraphInfo:
-    """Read a bundle's manifest or a graph's structure.
-
-    Args:
-        path: a bundle's folder (or its `manifest.json`), or an `.onnx` file.
-        check_hashes: read all files of a bundle and compare their sha256.
-
-    Raises:
-        InputError: the path is neither.
-        BundleError: the bundle cannot be opened.
-        MissingExtraError: a graph is given and onnx is not installed.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return inspect_bundle(path, check_hashes=check_hashes)
-    if path.name == MANIFEST:
-        return inspect_bundle(path.parent, check_hashes=check_hashes)
-    if path.suffix.lower() == ".onnx":
-        return inspect_graph(path)
-    state = "is neither" if path.exists() else "does not exist"
-    raise InputError(
-        f"{path} {state}; expected a bundle's folder or an .onnx file",
-        fix="name the folder that clipdeploy export wrote",
-    )
-
-
-def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
-    """What is in the bundle at `folder`; see `inspect_path`."""
-    bundle = Bundle.open(folder, check_hashes=check_hashes)
-    manifest = bundle.manifest
-    return BundleInfo(
-        path=folder,
-        model=manifest.model,
-        embedding_space=manifest.embedding_space,
-        provenance=manifest.provenance,
-        tools=manifest.tools,
-        files=manifest.files,
-        precisions={tower.value: tuple(p.value for p in bundle.precisions(tower)) for tower in Tower},
-        parity=_parity(bundle),
-        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
-    )
-
-
-def _parity(bundle: Bundle) -> ParitySummary | None:
-    if PARITY_JSON not in bundle.manifest.files:
-        return None
-    path = bundle.path(PARITY_JSON)
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return ParitySummary(
-            **{name: report[name] for name in _PARITY_FIELDS},
-            measured={s["name"]: {c["name"]: c["value"] for c in s["checks"]} for s in report["stages"]},
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleCorruptError(f"{path} is no parity report: {error!r}", fix="export the checkpoint again") from error
-
-
 def inspect_graph(path: Path) -> GraphInfo:
-    """What is in the ONNX file at `path`; see `inspect_path`. Weights in other files are not read."""
+    """What is in the ONNX file at `path`; weights in other files are not read."""
     if not path.is_file():
         raise InputError(f"{path} does not exist or is no file", fix="check the path of the graph")
     try:

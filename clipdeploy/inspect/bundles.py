@@ -1,0 +1,102 @@
+"""What is in a bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipdeploy.bundle import Bundle, FileEntry, Provenance
+from clipdeploy.errors import BundleCorruptError, InputError
+from clipdeploy.findings import Finding
+from clipdeploy.spec import ModelSpec, Tower, from_dict
+
+PARITY_JSON = "report/parity.json"
+PREFLIGHT_JSON = "report/preflight.json"
+_PARITY_FIELDS = ("passed", "first_drift", "reference", "created", "precision", "backend")
+
+
+@dataclass(frozen=True)
+class ParitySummary:
+    """What the parity report in a bundle says.
+
+    Attributes:
+        first_drift: the first stage that fails, None when all pass.
+        reference: `pytorch`, the checkpoint; or `golden`, the samples in the bundle.
+        measured: stage -> check -> value, such as `image_tower` -> `cosine` -> 0.9999999.
+    """
+
+    passed: bool
+    first_drift: str | None
+    reference: str
+    created: str
+    precision: str
+    backend: str
+    measured: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """What is in a bundle.
+
+    Attributes:
+        precisions: per tower (`image`, `text`), those there is a graph of.
+        parity: of the report that the bundle carries, None where it has none.
+        findings: what was found of the checkpoint before it was exported; empty where the bundle does not tell.
+        size_bytes: of all files together.
+    """
+
+    path: Path
+    model: ModelSpec
+    embedding_space: str
+    provenance: Provenance
+    tools: dict[str, str]
+    files: dict[str, FileEntry]
+    precisions: dict[str, tuple[str, ...]]
+    parity: ParitySummary | None
+    findings: tuple[Finding, ...]
+    size_bytes: int
+
+
+def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
+    """What is in the bundle at `folder`; every file against its sha256 if `check_hashes`."""
+    bundle = Bundle.open(folder, check_hashes=check_hashes)
+    manifest = bundle.manifest
+    return BundleInfo(
+        path=folder,
+        model=manifest.model,
+        embedding_space=manifest.embedding_space,
+        provenance=manifest.provenance,
+        tools=manifest.tools,
+        files=manifest.files,
+        precisions={tower.value: tuple(p.value for p in bundle.precisions(tower)) for tower in Tower},
+        parity=_parity(bundle),
+        findings=_findings(bundle),
+        size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+    )
+
+
+def _parity(bundle: Bundle) -> ParitySummary | None:
+    if PARITY_JSON not in bundle.manifest.files:
+        return None
+    path = bundle.path(PARITY_JSON)
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return ParitySummary(
+            **{name: report[name] for name in _PARITY_FIELDS},
+            measured={s["name"]: {c["name"]: c["value"] for c in s["checks"]} for s in report["stages"]},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleCorruptError(f"{path} is no parity report: {error!r}", fix="export the checkpoint again") from error
+
+
+def _findings(bundle: Bundle) -> tuple[Finding, ...]:
+    if PREFLIGHT_JSON not in bundle.manifest.files:
+        return ()
+    path = bundle.path(PREFLIGHT_JSON)
+    try:
+        return tuple(from_dict(Finding, one) for one in json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, InputError) as error:
+        raise BundleCorruptError(
+            f"{path} is no list of findings: {error}", fix="export the checkpoint again"
+        ) from error

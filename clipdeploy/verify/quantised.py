@@ -1,0 +1,120 @@
+"""What a bundle records of its typed graphs: the budget they hold, and what they answered when they were made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.errors import BundleCorruptError
+from clipdeploy.spec import Precision, Tower
+from clipdeploy.verify.records import Gates, gates_of
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.choose import GraphChoice
+
+ENGINE_COSINE = {Precision.FP16: 0.9999, Precision.BF16: 0.999, Precision.INT8: 0.995, Precision.FP8: 0.995}
+"""Smallest cosine of an engine's answer to ONNX Runtime's with the same graph: both round, in different places."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What quantising a graph left in the bundle.
+
+    Attributes:
+        cosine_mean, cosine_min, top1: the budget that it holds.
+        note: in a line, what it kept of the float32 graph's answers, and on how many samples.
+        inputs_sha256: over the inputs that `embeds` belong to.
+        embeds: (K, D) what the graph answered to the golden samples in ONNX Runtime, rounding as its types do.
+    """
+
+    cosine_mean: float
+    cosine_min: float
+    top1: float
+    note: str
+    inputs_sha256: str
+    embeds: NDArray[np.float32]
+
+
+def report_name(graph: str) -> str:
+    """Name of the record of how a graph was quantised, such as `report/quantize_visual_int8.json`."""
+    return f"report/quantize_{PurePosixPath(graph).stem}.json"
+
+
+def answers_name(graph: str) -> str:
+    """Name of the file with what a graph answered to the golden samples, such as `golden/visual_int8.npz`."""
+    return f"golden/{PurePosixPath(graph).stem}.npz"
+
+
+def inputs_sha256(inputs: NDArray[Any]) -> str:
+    """Over pixels or token ids, in order."""
+    return hashlib.sha256(np.ascontiguousarray(inputs, inputs.dtype.newbyteorder("<")).tobytes()).hexdigest()
+
+
+def read_recorded(bundle: Bundle, graphs: Mapping[Tower, GraphChoice]) -> dict[Tower, Recorded]:
+    """What the bundle records of those of `graphs` that clipdeploy quantised.
+
+    Raises:
+        BundleCorruptError: a record is not what was written.
+    """
+    return {
+        tower: _read(bundle, graph.name)
+        for tower, graph in graphs.items()
+        if report_name(graph.name) in bundle.manifest.files
+    }
+
+
+def tower_gates(precision: Precision, recorded: Recorded | None) -> Gates:
+    """The limits of an encoder: its precision's, with the budget that its graph was quantised to where there is one."""
+    gates = gates_of(precision)
+    if recorded is None:
+        return gates
+    # Unit vectors of cosine c are sqrt(2 - 2c) apart, and no value or cosine of theirs is further.
+    return replace(
+        gates,
+        cosine=recorded.cosine_min,
+        max_abs=max(gates.max_abs, float(np.sqrt(2 - 2 * recorded.cosine_min))),
+        top1=min(gates.top1, recorded.top1),
+    )
+
+
+def loosest(gates: list[Gates]) -> Gates:
+    """The limits of what goes through several encoders."""
+    first = gates[0]
+    for other in gates[1:]:
+        first = Gates(
+            max_abs=max(first.max_abs, other.max_abs),
+            cosine=min(first.cosine, other.cosine),
+            unit_norm=max(first.unit_norm, other.unit_norm),
+            top1=min(first.top1, other.top1),
+            tie=max(first.tie, other.tie),
+            distinct=max(first.distinct, other.distinct),
+            spread=min(first.spread, other.spread),
+        )
+    return first
+
+
+def _read(bundle: Bundle, graph: str) -> Recorded:
+    try:
+        record = json.loads(bundle.path(report_name(graph)).read_text(encoding="utf-8"))
+        with bundle.path(answers_name(graph)).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            embeds, inputs = stored["embeds"], str(stored["inputs_sha256"])
+        budget, accuracy, samples = record["budget"], record["accuracy"], record["samples"]
+        note = (
+            f"quantised graph: mean cosine {accuracy['cosine_mean']:.5f}, least {accuracy['cosine_min']:.5f} to fp32 on "
+            f"{samples['measured']} samples, {samples['held_out']} of them held out"
+        )
+        return Recorded(note=note, inputs_sha256=inputs, embeds=embeds, **budget)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleCorruptError(
+            f"bundle {bundle.folder}: what it records of {graph} cannot be read: {error!r}",
+            fix="copy the bundle again, whole, or quantise again with --overwrite",
+        ) from error
