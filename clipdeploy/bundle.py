@@ -1,4 +1,4 @@
-"""The bundle folder and its manifest: create, open, add a file, check hashes.
+"""The bundle folder: create, open, add files, check hashes.
 
 A bundle is a plain folder. `manifest.json` names every other file with its size and sha256; what it does not
 name is not part of the bundle. Writing happens in a folder beside the target, which is renamed when all is there.
@@ -6,85 +6,46 @@ name is not part of the bundle. Writing happens in a folder beside the target, w
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from clipdeploy.errors import (
-    BundleCorruptError,
-    BundleNotFoundError,
-    BundleVersionError,
-    InputError,
-    OutputError,
+from clipdeploy.errors import BundleCorruptError, InputError, OutputError
+from clipdeploy.manifest import (
+    COPY_AGAIN,
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileEntry,
+    Manifest,
+    NewFile,
+    Provenance,
+    dump,
+    embedding_space_id,
+    read_manifest,
+    sha256_file,
 )
-from clipdeploy.spec import ModelSpec, Precision, Tower, from_dict, to_dict
+from clipdeploy.spec import ModelSpec, Precision, Target, Tower
+from clipdeploy.writing import Exchange, replacing, write_text
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of a bundle.
-
-    Attributes:
-        sha256: of the content, hexadecimal.
-        size_bytes: of the content.
-        kind: what it is for: `graph`, `weights`, `tokenizer`, `golden` or `report`.
-        origin: which stage wrote it, and from what.
-        tower: for graphs, which encoder.
-        precision: for graphs, the number format.
-        opset: for graphs, the ONNX operator set.
-    """
-
-    sha256: str
-    size_bytes: int
-    kind: str
-    origin: str
-    tower: Tower | None = None
-    precision: Precision | None = None
-    opset: int | None = None
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where the weights come from.
-
-    Attributes:
-        source: the name, tag or path the user gave.
-        weights_sha256: over names, shapes and values of all weights.
-        licence: as the checkpoint states it, None when it does not.
-        created: UTC, ISO 8601.
-    """
-
-    source: str
-    weights_sha256: str
-    licence: str | None
-    created: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The content of `manifest.json`.
-
-    Attributes:
-        embedding_space: id over weights, activation, preprocessing and tokenizer; vectors of two bundles
-            may be compared only when theirs are equal.
-        tools: versions of the libraries that made the bundle.
-    """
-
-    schema_version: int
-    model: ModelSpec
-    embedding_space: str
-    provenance: Provenance
-    tools: dict[str, str]
-    files: dict[str, FileEntry] = field(default_factory=dict)
+__all__ = [
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "FileEntry",
+    "Manifest",
+    "NewFile",
+    "Provenance",
+    "check_target",
+    "create_bundle",
+    "embedding_space_id",
+    "replacing",
+    "sha256_file",
+    "write_text",
+]
 
 
 class Bundle:
@@ -108,7 +69,7 @@ class Bundle:
             BundleCorruptError: an unreadable manifest, or a file that is missing, truncated, altered or outside.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         bundle = cls(folder, manifest)
         for name in manifest.files:
             bundle._check_size(name)
@@ -138,16 +99,60 @@ class Bundle:
         graphs = [e for e in self.manifest.files.values() if e.kind == "graph" and e.tower is tower]
         return [p for p in Precision if any(e.precision is p for e in graphs)]
 
-    def graph(self, tower: Tower, precision: Precision = Precision.FP32) -> Path:
-        """Path of a tower's graph; raises InputError naming the precisions that are there."""
-        name = tower.graph_name(precision)
-        if name not in self.manifest.files:
-            have = ", ".join(p.value for p in self.precisions(tower)) or "none"
+    def targets(self, tower: Tower, precision: Precision) -> list[Target | None]:
+        """What the graphs of `tower` in `precision` are made for; empty where there are none."""
+        return [entry.target for entry in self._graphs(tower, precision).values()]
+
+    def graph_name(self, tower: Tower, precision: Precision = Precision.FP32, target: Target | None = None) -> str:
+        """Name of a tower's graph.
+
+        Args:
+            tower: which encoder.
+            precision: the number format.
+            target: what the graph must be made for, where the bundle tells; None takes the only one there is.
+
+        Raises:
+            InputError: there is none, or several and no target given; what is there is named.
+        """
+        graphs = self._graphs(tower, precision)
+        fit = [name for name, entry in graphs.items() if target is None or entry.target in (target, None)]
+        if len(fit) == 1:
+            return fit[0]
+        if fit and target is not None:
+            return next(name for name in fit if graphs[name].target == target)
+        if fit:
             raise InputError(
-                f"bundle {self.folder} holds no {precision.value} graph of the {tower.value} tower; it holds: {have}",
-                fix=f"choose a precision that is there (holds: {have}), or export the checkpoint again",
+                f"bundle {self.folder} holds {precision.value} graphs of the {tower.value} tower for several targets",
+                fix=f"name the target: {' or '.join(str(entry.target) for entry in graphs.values())}",
             )
-        return self.path(name)
+        raise self._lacks(tower, precision, target)
+
+    def graph(self, tower: Tower, precision: Precision = Precision.FP32, target: Target | None = None) -> Path:
+        """Path of a tower's graph; see `graph_name`."""
+        return self.path(self.graph_name(tower, precision, target))
+
+    def _graphs(self, tower: Tower, precision: Precision) -> dict[str, FileEntry]:
+        return {
+            name: entry
+            for name, entry in self.manifest.files.items()
+            if entry.kind == "graph" and entry.tower is tower and entry.precision is precision
+        }
+
+    def _lacks(self, tower: Tower, precision: Precision, target: Target | None) -> InputError:
+        have = ", ".join(p.value for p in self.precisions(tower)) or "none"
+        others = " and ".join(str(other) for other in self.targets(tower, precision))
+        if others:
+            return InputError(
+                f"bundle {self.folder} holds the {precision.value} graph of the {tower.value} tower for {others}, none "
+                f"for {target}",
+                fix=f"clipdeploy quantize {self.folder} --precision {precision.value} --target {target} "
+                "--calibration-data PICTURES",
+            )
+        return InputError(
+            f"bundle {self.folder} holds no {precision.value} graph of the {tower.value} tower; it holds: {have}",
+            fix=f"choose a precision that is there (holds: {have}), or make it: clipdeploy quantize {self.folder} "
+            f"--precision {precision.value} --calibration-data PICTURES",
+        )
 
     def add(
         self,
@@ -161,26 +166,40 @@ class Bundle:
         opset: int | None = None,
     ) -> Path:
         """Take a file into the bundle under `name` (replacing one of that name) and note it in the manifest."""
-        target = self._inside(name)
-        entry = FileEntry(
-            sha256=sha256_file(source),
-            size_bytes=source.stat().st_size,
-            kind=kind,
-            origin=origin,
-            tower=tower,
-            precision=precision,
-            opset=opset,
-        )
+        new = NewFile(name, source, kind, origin, tower=tower, precision=precision, opset=opset)
+        self.add_all([new])
+        return self._inside(name)
+
+    def add_all(self, files: Sequence[NewFile], *, without: Collection[str] = ()) -> None:
+        """Take files into the bundle, all or none, and note them in the manifest.
+
+        All contents are copied first; then the files take their places, and the manifest the last one. When anything
+        fails or the user interrupts, the bundle is as it was.
+
+        Args:
+            files: each replaces one of its name.
+            without: names of files that leave the bundle.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        places = {new.name: self._inside(new.name) for new in files}
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.resolve() != target.resolve():
-                with replacing(target) as beside:
-                    shutil.copyfile(source, beside)
-            self.manifest = replace(self.manifest, files={**self.manifest.files, name: entry})
-            write_text(self.folder / MANIFEST, _dump(self.manifest))
+            noted = {name: entry for name, entry in self.manifest.files.items() if name not in without}
+            manifest = replace(self.manifest, files={**noted, **{new.name: new.entry() for new in files}})
+            with Exchange() as exchange:
+                for new in files:
+                    target = places[new.name]
+                    if new.source.resolve() != target.resolve():
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(new.source, exchange.beside(target))
+                exchange.beside(self.folder / MANIFEST).write_text(dump(manifest), encoding="utf-8")
+                exchange.run(leaving=[self._inside(name) for name in without if name not in places])
+            self.manifest = manifest
         except OSError as error:
-            raise OutputError(f"cannot write {target}: {error}", fix="free space or choose another folder") from error
-        return target
+            raise OutputError(
+                f"cannot write to {self.folder}: {error}", fix="free space or choose another folder"
+            ) from error
 
     def _inside(self, name: str) -> Path:
         """The path of `name`, which must stay inside the folder."""
@@ -197,12 +216,12 @@ class Bundle:
     def _check_size(self, name: str) -> None:
         path, entry = self._inside(name), self.manifest.files[name]
         if not path.is_file():
-            raise BundleCorruptError(f"bundle {self.folder}: {name} is missing", fix=_COPY_AGAIN)
+            raise BundleCorruptError(f"bundle {self.folder}: {name} is missing", fix=COPY_AGAIN)
         size = path.stat().st_size
         if size != entry.size_bytes:
             state = "truncated" if size < entry.size_bytes else "altered"
             raise BundleCorruptError(
-                f"bundle {self.folder}: {name} is {state}: {size} bytes, expected {entry.size_bytes}", fix=_COPY_AGAIN
+                f"bundle {self.folder}: {name} is {state}: {size} bytes, expected {entry.size_bytes}", fix=COPY_AGAIN
             )
 
     def _check_hash(self, name: str) -> None:
@@ -210,11 +229,8 @@ class Bundle:
         if actual != expected:
             raise BundleCorruptError(
                 f"bundle {self.folder}: {name} is altered: sha256 {actual[:12]}..., expected {expected[:12]}...",
-                fix=_COPY_AGAIN,
+                fix=COPY_AGAIN,
             )
-
-
-_COPY_AGAIN = "copy the bundle again, whole, from where it was made, or export the checkpoint again"
 
 
 @contextmanager
@@ -235,7 +251,7 @@ def create_bundle(folder: str | Path, manifest: Manifest, *, overwrite: bool = F
         raise OutputError(f"cannot write beside {folder}: {error}", fix="choose another folder with -o") from error
     work.chmod(0o755)
     try:
-        write_text(work / MANIFEST, _dump(manifest))
+        write_text(work / MANIFEST, dump(manifest))
         yield Bundle(work, manifest)
         _take_place(work, folder)
     finally:
@@ -267,67 +283,3 @@ def _take_place(work: Path, folder: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target`, which replaces it when the block ends well and is removed otherwise."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        beside.chmod(0o644)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_text(target: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(target) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-def sha256_file(path: Path) -> str:
-    """The sha256 of a file's content, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def embedding_space_id(model: ModelSpec, weights_sha256: str, tokenizer_sha256: str) -> str:
-    """The id of an embedding space: 16 hex digits over weights, activation, preprocessing and tokenizer."""
-    facts = [weights_sha256, model.activation, to_dict(model.pixels), to_dict(model.tokens), tokenizer_sha256]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _dump(manifest: Manifest) -> str:
-    return json.dumps(to_dict(manifest), indent=2, ensure_ascii=False) + "\n"
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        what = "is a file, not a bundle folder" if folder.exists() else "does not exist"
-        raise BundleNotFoundError(f"{folder} {what}", fix="make a bundle: clipdeploy export MODEL -o " + str(folder))
-    if not path.is_file():
-        raise BundleNotFoundError(
-            f"{folder} is not a bundle: it has no {MANIFEST}", fix="name the folder that clipdeploy export wrote"
-        )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleCorruptError(f"bundle {folder}: {MANIFEST} cannot be read: {error}", fix=_COPY_AGAIN) from error
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BundleVersionError(
-            f"bundle {folder} has schema version {version}; this clipdeploy reads up to {SCHEMA_VERSION}",
-            fix="pip install --upgrade clipdeploy",
-        )
-    try:
-        return from_dict(Manifest, data, where=MANIFEST)
-    except InputError as error:
-        raise BundleCorruptError(f"bundle {folder}: {error.message}", fix=_COPY_AGAIN) from error

@@ -10,6 +10,7 @@ from clipdeploy.pictures import Skipped, none_could_be_read, read_pictures
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, check_labels, resolve_templates
 from clipdeploy.runtime.scores import Classification
+from clipdeploy.spec import Target
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ClassifyRequest:
         templates: sentences with `{}` for the label, or the name of a set; empty takes the default.
         top: how many labels a picture's answer has at most; None all.
         precision: which graphs.
+        target: whose, of 8-bit graphs; None takes those made for the engine.
         backend: which engine.
         batch_size: pictures per run of the graph.
     """
@@ -34,6 +36,7 @@ class ClassifyRequest:
     top: int | None = None
     precision: str = "fp32"
     backend: str = "auto"
+    target: Target | None = None
     batch_size: int = 32
 
 
@@ -94,7 +97,7 @@ def classify_pictures(request: ClassifyRequest, *, progress: Progress = silent) 
     templates = tuple(sentence for template in given for sentence in resolve_templates(template))
     top = min(request.top or len(labels), len(labels))
     results, skipped = list[PictureAnswer](), list[tuple[int, str]]()
-    with load(request.bundle, precision=request.precision, backend=request.backend) as clip:
+    with load(request.bundle, precision=request.precision, backend=request.backend, target=request.target) as clip:
         progress("embedding labels", 0, 0)
         clip.encode_labels(labels, templates)
         for batch in read_pictures(clip.images, request.pictures, batch_size=request.batch_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,20 +19,24 @@ from clipdeploy.bundle import (
     create_bundle,
     embedding_space_id,
     sha256_file,
+    write_text,
 )
-from clipdeploy.errors import ParityError
+from clipdeploy.errors import MissingExtraError, ParityError
+from clipdeploy.findings import Finding
 from clipdeploy.progress import Progress, silent
 from clipdeploy.request import CheckpointRequest
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import Precision, Target, Tower, to_dict
 from clipdeploy.versions import installed
 
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
     from clipdeploy.export.tower import TowerResult
+    from clipdeploy.runtime.choose import StandIns
     from clipdeploy.verify.records import ParityReport
     from clipdeploy.verify.reference import Reference
 
 TOKENIZER = "tokenizer.json"
+PREFLIGHT_JSON = "report/preflight.json"
 PARITY_JSON = "report/parity.json"
 PARITY_HTML = "report/parity.html"
 _TOOLS = ("clipdeploy", "torch", "open-clip-torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "onnxruntime-gpu")
@@ -64,13 +69,14 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportOutcome:
-    """What an export wrote, and what it measured."""
+    """What an export wrote, what it measured, and what was found of the checkpoint before."""
 
     bundle: Path
     towers: tuple[TowerResult, ...]
     report: ParityReport | None
     seconds: float
     size_bytes: int
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class VerifyRequest:
         checkpoint: what to compare with; None verifies against the bundle's golden samples, without PyTorch.
         precision: which graphs.
         backend: which engine.
+        target: whose graphs, of 8-bit ones; None takes those made for the engine.
         images: pictures to compare on with a checkpoint, in place of the golden ones.
         html: where to write the report as a page.
     """
@@ -90,6 +97,7 @@ class VerifyRequest:
     checkpoint: CheckpointRequest | None = None
     precision: str = "fp32"
     backend: str = "auto"
+    target: Target | None = None
     images: tuple[Path, ...] = ()
     html: Path | None = None
 
@@ -98,7 +106,7 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
     """Checkpoint to verified bundle.
 
     Raises:
-        CheckpointError: the checkpoint cannot be found, read or trusted.
+        CheckpointError: the checkpoint cannot be found, read or trusted, or preflight finds something bad.
         ExportError: a tower cannot be traced or simplified.
         ParityError: the graphs drift from the checkpoint; no bundle is left.
         OutputError: the folder exists already or cannot be written.
@@ -111,6 +119,7 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
     if request.simplify or request.verify:
         choose_backend("auto")
     checkpoint = _load(request.checkpoint, progress)
+    findings = _preflight(checkpoint, progress)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer = Path(scratch) / TOKENIZER
         checkpoint.write_tokenizer(tokenizer)
@@ -119,9 +128,12 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
             bundle.add(TOKENIZER, tokenizer, kind="tokenizer", origin=f"export of {checkpoint.source}")
             towers = tuple(_export_tower(checkpoint, tower, bundle, request, progress) for tower in Tower)
             _add_golden(checkpoint, bundle, request, progress)
-            report = _verify_new(checkpoint, bundle, request, progress) if request.verify else None
+            _add_findings(findings, bundle)
+            reference = _new_reference(checkpoint, bundle) if request.verify else None
+            del checkpoint  # the reference lets go of it too, before the graphs are loaded
+            report = _verify_new(reference, bundle, request, progress) if reference is not None else None
             size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    return ExportOutcome(request.output, towers, report, time.perf_counter() - started, size)
+    return ExportOutcome(request.output, towers, report, time.perf_counter() - started, size, findings)
 
 
 def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> ParityReport:
@@ -132,11 +144,40 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
 
     bundle = Bundle.open(request.bundle)
     reference = _reference(bundle, request, progress)
-    with load(bundle, precision=request.precision, backend=request.backend, check_hashes=False) as clip:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        load(
+            bundle,
+            precision=request.precision,
+            backend=request.backend,
+            target=request.target,
+            check_hashes=False,
+            stand_ins=_stand_ins(bundle, request, Path(scratch)),
+        ) as clip,
+    ):
         report = verify(bundle, reference=reference, clip=clip, progress=progress)
     if request.html is not None:
         write_html(report, request.html)
     return report
+
+
+def _stand_ins(bundle: Bundle, request: VerifyRequest, scratch: Path) -> StandIns | None:
+    """For bf16, which ONNX Runtime on the CPU does not compute: the graphs with their rounding spelled out."""
+    from clipdeploy.runtime.backends import ONNXRUNTIME, choose_backend
+    from clipdeploy.runtime.choose import StandIns
+
+    precision = Precision.parse(request.precision)
+    towers = [tower for tower in Tower if precision in bundle.precisions(tower)]
+    if precision is not Precision.BF16 or not towers or choose_backend(request.backend).name != ONNXRUNTIME:
+        return None
+    try:
+        from clipdeploy.calibration.half import emulated
+    except ImportError as error:
+        raise MissingExtraError("onnx-ir", extra="export", needed_for="emulating bf16 on this machine") from error
+    graphs = {tower: scratch / tower.graph_name() for tower in towers}
+    for tower, path in graphs.items():
+        emulated(bundle.graph(tower, precision), path)
+    return StandIns(graphs, "bf16 emulated: its rounding spelled out in float32")
 
 
 def _load(request: CheckpointRequest, progress: Progress) -> Checkpoint:
@@ -144,6 +185,22 @@ def _load(request: CheckpointRequest, progress: Progress) -> Checkpoint:
 
     progress(f"loading {request.model}", 0, 0)
     return load_checkpoint(request, progress=progress)
+
+
+def _preflight(checkpoint: Checkpoint, progress: Progress) -> tuple[Finding, ...]:
+    """What is found of the checkpoint; anything bad ends the export before minutes of tracing."""
+    from clipdeploy.export.preflight.run import preflight, require
+
+    findings = preflight(checkpoint, progress=progress)
+    require(findings, label=checkpoint.source)
+    return findings
+
+
+def _add_findings(findings: tuple[Finding, ...], bundle: Bundle) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "preflight.json"
+        write_text(file, json.dumps(to_dict(findings), indent=2, ensure_ascii=False) + "\n")
+        bundle.add(PREFLIGHT_JSON, file, kind="report", origin="preflight of the checkpoint")
 
 
 def _manifest(checkpoint: Checkpoint, tokenizer_sha256: str) -> Manifest:
@@ -191,22 +248,27 @@ def _add_golden(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, 
     write_golden(checkpoint, bundle, images=request.golden_images or None)
 
 
-def _verify_new(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, progress: Progress) -> ParityReport:
-    """Verify a bundle that is not in its place yet, and put the report into it."""
-    from clipdeploy.runtime.clip import load
+def _new_reference(checkpoint: Checkpoint, bundle: Bundle) -> Reference:
+    """The checkpoint on the golden samples of the bundle."""
     from clipdeploy.verify.golden import read_golden
-    from clipdeploy.verify.ladder import verify
-    from clipdeploy.verify.page import write_html
     from clipdeploy.verify.reference import CheckpointReference
-    from clipdeploy.verify.report import to_json
 
     golden = read_golden(bundle)
-    reference = CheckpointReference(checkpoint, golden.pictures, golden.texts)
+    return CheckpointReference(checkpoint, golden.pictures, golden.texts)
+
+
+def _verify_new(reference: Reference, bundle: Bundle, request: ExportRequest, progress: Progress) -> ParityReport:
+    """Verify a bundle that is not in its place yet, and put the report into it."""
+    from clipdeploy.runtime.clip import load
+    from clipdeploy.verify.ladder import verify
+    from clipdeploy.verify.page import write_html
+    from clipdeploy.verify.report import to_json
+
     with load(bundle, check_hashes=False) as clip:
         report = verify(bundle, reference=reference, clip=clip, name=request.output.name, progress=progress)
     if not report.passed:
         raise ParityError(
-            f"the exported graphs of {checkpoint.source} drift from the checkpoint: {report.summary}",
+            f"the exported graphs of {bundle.manifest.provenance.source} drift from the checkpoint: {report.summary}",
             fix="export with --no-verify to keep the bundle, then see clipdeploy verify BUNDLE --html FILE",
         )
     with tempfile.TemporaryDirectory() as scratch:

@@ -30,7 +30,7 @@ from clipdeploy.embeddings.files import (
 from clipdeploy.errors import ImageError, InputError, OutputError
 from clipdeploy.pictures import Skipped, none_could_be_read, read_pictures
 from clipdeploy.progress import Progress, silent
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import Target, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.clip import Clip
@@ -46,6 +46,7 @@ class EmbedRequest:
         pictures: picture files; or
         texts: texts. Exactly one of the two.
         precision: which graph.
+        target: whose, of 8-bit graphs; None takes those made for the engine.
         backend: which engine.
         batch_size: inputs per run of the graph.
         part_size: inputs per part; an interruption loses no more than one part.
@@ -58,6 +59,7 @@ class EmbedRequest:
     texts: tuple[str, ...] = ()
     precision: str = "fp32"
     backend: str = "auto"
+    target: Target | None = None
     batch_size: int = 32
     part_size: int = 256
     overwrite: bool = False
@@ -107,7 +109,9 @@ def embed(request: EmbedRequest, *, progress: Progress = silent) -> EmbedResult:
     started = time.perf_counter()
     _check(request)
     bundle = Bundle.open(request.bundle)
-    with load(bundle, precision=request.precision, backend=request.backend, check_hashes=False) as clip:
+    with load(
+        bundle, precision=request.precision, backend=request.backend, target=request.target, check_hashes=False
+    ) as clip:
         key = _key(request, clip)
         if _is_done(request, key):
             return _result(request, clip, started, resumed=0, up_to_date=True)
@@ -132,10 +136,19 @@ def _check(request: EmbedRequest) -> None:
     check_output(request.output)
 
 
+def _tower(request: EmbedRequest) -> Tower:
+    return Tower.IMAGE if request.pictures else Tower.TEXT
+
+
+def _precision(request: EmbedRequest, clip: Clip) -> str:
+    """What the encoder runs in, which may be fp32 where it has no other."""
+    return clip.graph(_tower(request)).precision.value
+
+
 def _key(request: EmbedRequest, clip: Clip) -> str:
     """16 hex digits over everything that shapes the output."""
-    tower = Tower.IMAGE if request.pictures else Tower.TEXT
-    graph = clip.bundle.manifest.files[tower.graph_name(Precision.parse(request.precision))].sha256
+    tower = _tower(request)
+    graph = clip.bundle.manifest.files[clip.graph(tower).name].sha256
     digest = hashlib.sha256()
     for fact in (clip.embedding_space, graph, clip.backend.name, tower.value, str(request.part_size)):
         digest.update(f"{fact}\n".encode())
@@ -223,7 +236,7 @@ def _merge(parts: Parts, request: EmbedRequest, clip: Clip, key: str) -> Vectors
         kind="pictures" if request.pictures else "texts",
         model=clip.spec.name,
         embedding_space=clip.embedding_space,
-        precision=Precision.parse(request.precision).value,
+        precision=_precision(request, clip),
         backend=clip.backend.name,
         skipped=tuple(Skipped(str(inputs[row]), reason) for part in loaded for row, reason in part.skipped),
         cut=sum(part.cut for part in loaded),
@@ -238,7 +251,7 @@ def _result(request: EmbedRequest, clip: Clip, started: float, *, resumed: int, 
         count=summary.count,
         embed_dim=clip.spec.embed_dim,
         embedding_space=clip.embedding_space,
-        precision=Precision.parse(request.precision).value,
+        precision=_precision(request, clip),
         backend=clip.backend.name,
         skipped=summary.skipped,
         cut=summary.cut,

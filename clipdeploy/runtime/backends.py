@@ -56,13 +56,16 @@ def choose_backend(backend: str = "auto") -> BackendChoice:
     return choice
 
 
-def open_session(graph: Path, *, backend: str = "auto", threads: int | None = None) -> Session:
+def open_session(
+    graph: Path, *, backend: str = "auto", threads: int | None = None, as_written: bool = False
+) -> Session:
     """Load a graph into an engine.
 
     Args:
         graph: path of an ONNX file with one input and one output.
         backend: name of an engine, or `auto`.
         threads: threads of one run; None leaves it to the engine.
+        as_written: compute Q/DQ pairs as they stand, for graphs that were made for another engine.
 
     Raises:
         InputError: `threads` is not a positive number, or there is no engine of that name.
@@ -73,7 +76,7 @@ def open_session(graph: Path, *, backend: str = "auto", threads: int | None = No
     choose_backend(backend)
     from clipdeploy.runtime.ort import OrtSession
 
-    return OrtSession(graph, threads=threads)
+    return OrtSession(graph, threads=threads, fuse_qdq=not as_written)
 
 
 def check_threads(threads: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -17,11 +17,12 @@ from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BackendError, BundleCorruptError, InputError, TextError
 from clipdeploy.runtime.backends import BackendChoice, check_threads, choose_backend, open_session
 from clipdeploy.runtime.batches import BATCH_SIZE, batches, check_batch_size, many_images, many_texts
+from clipdeploy.runtime.choose import GraphChoice, StandIns, check_target, choose_graphs, told
 from clipdeploy.runtime.image import ImageLike, ImageProcessor, is_single
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, check_labels, fill_templates, resolve_templates
 from clipdeploy.runtime.scores import Classification, probabilities, rank
 from clipdeploy.runtime.session import Session
-from clipdeploy.spec import ModelSpec, Precision, Tower
+from clipdeploy.spec import ModelSpec, Precision, Target, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.tokenizer import Tokenizer
@@ -37,30 +38,37 @@ def load(
     *,
     precision: str | Precision = Precision.FP32,
     backend: str = "auto",
+    target: Target | None = None,
     threads: int | None = None,
     check_hashes: bool = True,
+    stand_ins: StandIns | None = None,
 ) -> Clip:
     """Open a bundle for inference. The encoders themselves are loaded at their first use.
 
     Args:
         bundle: the folder that `clipdeploy export` wrote.
-        precision: number format of the graphs, such as `fp32`; every encoder in the bundle must have it.
+        precision: number format of the graphs, such as `fp32`. An encoder that has no graph of it runs in fp32, as
+            `Clip.precisions` tells; one of them must have it.
         backend: inference engine, or `auto`, whose choice and reason `Clip.backend` tells.
+        target: whose 8-bit graphs to take. None takes those made for the engine; `tensorrt` has ONNX Runtime compute
+            TensorRT's as they are written, slowly, to check them.
         threads: for one run of an encoder and for opening pictures; None takes what the machine has.
         check_hashes: compare the sha256 of every file in the bundle; False compares sizes only.
+        stand_ins: graphs to load in place of the bundle's.
 
     Raises:
         BundleError: the bundle cannot be opened.
-        InputError: it lacks the precision, or an argument is wrong.
+        InputError: it lacks the precision, or has it for another target only, or an argument is wrong.
         MissingExtraError, BackendError: the engine is not installed, or not in this version.
     """
     check_threads(threads)
     wanted = Precision.parse(precision)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, check_hashes=check_hashes)
-    for tower in Tower:
-        if opened.precisions(tower):
-            opened.graph(tower, wanted)
-    return Clip(opened, precision=wanted, backend=choose_backend(backend), threads=threads)
+    check_target(target)
+    engine = choose_backend(backend)
+    graphs = choose_graphs(opened, wanted, engine, target=target, stand_ins=stand_ins)
+    backend_choice = told(engine, graphs, wanted, stand_ins or StandIns())
+    return Clip(opened, precision=wanted, backend=backend_choice, graphs=graphs, threads=threads)
 
 
 class Clip:
@@ -69,18 +77,26 @@ class Clip:
     Attributes:
         bundle: the opened bundle.
         spec: what the model takes and gives.
-        precision: number format of the graphs.
+        precision: the number format that was asked for.
+        graphs: of each encoder, which graph runs.
         backend: the engine that runs them, and why this one.
         embedding_space: id that vectors must share to be compared.
         images: the checkpoint's own preprocessing.
     """
 
     def __init__(
-        self, bundle: Bundle, *, precision: Precision, backend: BackendChoice, threads: int | None = None
+        self,
+        bundle: Bundle,
+        *,
+        precision: Precision,
+        backend: BackendChoice,
+        graphs: Mapping[Tower, GraphChoice],
+        threads: int | None = None,
     ) -> None:
         self.bundle = bundle
         self.spec: ModelSpec = bundle.model
         self.precision = precision
+        self.graphs = dict(graphs)
         self.backend = backend
         self.embedding_space = bundle.manifest.embedding_space
         self.images = ImageProcessor(self.spec.pixels, workers=threads)
@@ -90,6 +106,17 @@ class Clip:
         self._locks = {tower: Lock() for tower in Tower}
         self._bank_lock = Lock()
         self._closed = False
+
+    @property
+    def precisions(self) -> dict[Tower, Precision]:
+        """The number format that each encoder runs in."""
+        return {tower: graph.precision for tower, graph in self.graphs.items()}
+
+    def graph(self, tower: Tower) -> GraphChoice:
+        """The graph of one encoder; raises InputError where the bundle has none of it."""
+        if tower not in self.graphs:
+            self.bundle.graph(tower, self.precision)  # raises
+        return self.graphs[tower]
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -271,8 +298,10 @@ class Clip:
             if self._closed:
                 raise BackendError(f"the Clip of {self.bundle.folder} is closed", fix="load the bundle again")
             if tower not in self._sessions:
-                graph = self.bundle.graph(tower, self.precision)
-                session = open_session(graph, backend=self.backend.name, threads=self._threads)
+                graph = self.graph(tower)
+                session = open_session(
+                    graph.path, backend=self.backend.name, threads=self._threads, as_written=graph.as_written
+                )
                 self._check_graph(session, tower)
                 self._sessions[tower] = session
             return self._sessions[tower]

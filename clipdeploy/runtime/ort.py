@@ -22,6 +22,8 @@ _DTYPES = {
 }
 # Warnings of the engine's own graph rewriting say nothing to a user; errors arrive as exceptions.
 _LOG_ERRORS_ONLY = 3
+# Removes a Relu in front of Q where its zero is the smallest number; it believes so of every 8-bit float (1.31).
+_TAKES_Q_APART = ["ReluQuantRewrite", "ClipQuantRewrite"]
 
 
 class OrtSession:
@@ -30,22 +32,28 @@ class OrtSession:
     Args:
         graph: path of an ONNX file with one input and one output.
         threads: threads of one run; None leaves it to ONNX Runtime, which takes one a physical core.
+        fuse_qdq: compute in integers where Q/DQ pairs allow it; False computes them as they are written, which is
+            slow and what the accuracy of a graph for another engine is measured with.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         BackendError: the file is no graph that this engine can run.
     """
 
-    def __init__(self, graph: Path, *, threads: int | None = None) -> None:
-        ort = _onnxruntime()
+    def __init__(self, graph: Path, *, threads: int | None = None, fuse_qdq: bool = True) -> None:
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = _LOG_ERRORS_ONLY
         if threads is not None:
             options.intra_op_num_threads = threads
+        more: dict[str, Any] = {}
+        if not fuse_qdq:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            more["disabled_optimizers"] = _TAKES_Q_APART
         try:
-            session = ort.InferenceSession(str(graph), options, providers=[_PROVIDER])
+            session = ort.InferenceSession(str(graph), options, providers=[_PROVIDER], **more)
         except Exception as error:  # the engine's exceptions have no common base
             raise BackendError(
                 f"onnxruntime {ort.__version__} cannot load {graph}: {_first_line(error)}",
@@ -79,7 +87,7 @@ class OrtSession:
         self._session = None
 
 
-def _onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
     """The engine's module."""
     try:
         import onnxruntime
