@@ -140,18 +140,24 @@ class Bundle:
 
     def _lacks(self, tower: Tower, precision: Precision, target: Target | None) -> InputError:
         have = ", ".join(p.value for p in self.precisions(tower)) or "none"
-        others = " and ".join(str(other) for other in self.targets(tower, precision))
+        make = f"clipdeploy quantize {self.folder} --precision {precision.value}"
+        others = [str(other) for other in self.targets(tower, precision)]
         if others:
+            check = f"pass --target {others[0]} to compute what is there as it is written, slowly, to check it"
+            make += f" --target {target} --calibration-data PICTURES"
             return InputError(
-                f"bundle {self.folder} holds the {precision.value} graph of the {tower.value} tower for {others}, none "
-                f"for {target}",
-                fix=f"clipdeploy quantize {self.folder} --precision {precision.value} --target {target} "
-                "--calibration-data PICTURES",
+                f"bundle {self.folder} holds the {precision.value} graph of the {tower.value} tower for "
+                f"{' and '.join(others)}, none for {target}",
+                fix=check if precision is Precision.FP8 else f"make it: {make}; or {check}",
             )
+        fix = f"choose a precision that is there (holds: {have}), or "
+        if precision is Precision.FP32:
+            fix += "export the checkpoint again"
+        else:
+            fix += f"make it: {make} --tower {tower.value} --calibration-data PICTURES"
         return InputError(
             f"bundle {self.folder} holds no {precision.value} graph of the {tower.value} tower; it holds: {have}",
-            fix=f"choose a precision that is there (holds: {have}), or make it: clipdeploy quantize {self.folder} "
-            f"--precision {precision.value} --calibration-data PICTURES",
+            fix=fix,
         )
 
     def add(

@@ -21,7 +21,7 @@ from clipdeploy.bundle import (
     sha256_file,
     write_text,
 )
-from clipdeploy.errors import MissingExtraError, ParityError
+from clipdeploy.errors import ParityError
 from clipdeploy.findings import Finding
 from clipdeploy.progress import Progress, silent
 from clipdeploy.request import CheckpointRequest
@@ -170,10 +170,8 @@ def _stand_ins(bundle: Bundle, request: VerifyRequest, scratch: Path) -> StandIn
     towers = [tower for tower in Tower if precision in bundle.precisions(tower)]
     if precision is not Precision.BF16 or not towers or choose_backend(request.backend).name != ONNXRUNTIME:
         return None
-    try:
-        from clipdeploy.calibration.half import emulated
-    except ImportError as error:
-        raise MissingExtraError("onnx-ir", extra="export", needed_for="emulating bf16 on this machine") from error
+    from clipdeploy.calibration.half import emulated
+
     graphs = {tower: scratch / tower.graph_name() for tower in towers}
     for tower, path in graphs.items():
         emulated(bundle.graph(tower, precision), path)

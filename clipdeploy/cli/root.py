@@ -15,6 +15,7 @@ SECTIONS = {
     "From checkpoint to bundle": {
         "export": "Make a bundle from a checkpoint.",
         "import": "Make a bundle from ONNX graphs that others exported.",
+        "quantize": "Add graphs in FP16, BF16, INT8 or FP8, inside an accuracy budget.",
         "verify": "Prove that a bundle answers as its checkpoint does.",
         "inspect": "Show what is in a bundle, an ONNX graph or a checkpoint.",
     },
@@ -26,6 +27,7 @@ SECTIONS = {
 
 EXAMPLES = (
     "clipdeploy export ViT-B-32 --pretrained laion2b_s34b_b79k -o b32",
+    "clipdeploy quantize b32 --precision int8 --calibration-data photos/",
     "clipdeploy verify b32",
     'clipdeploy classify b32 photos/ --labels "a dog,a cat,a car"',
     "clipdeploy embed b32 photos/ -o photos.npz",

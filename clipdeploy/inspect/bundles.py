@@ -40,7 +40,7 @@ class BundleInfo:
     """What is in a bundle.
 
     Attributes:
-        precisions: per tower (`image`, `text`), those there is a graph of.
+        precisions: per tower (`image`, `text`), those there is a graph of, with what it is made for where that is told.
         parity: of the report that the bundle carries, None where it has none.
         findings: what was found of the checkpoint before it was exported; empty where the bundle does not tell.
         size_bytes: of all files together.
@@ -69,10 +69,18 @@ def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
         provenance=manifest.provenance,
         tools=manifest.tools,
         files=manifest.files,
-        precisions={tower.value: tuple(p.value for p in bundle.precisions(tower)) for tower in Tower},
+        precisions={tower.value: _precisions(bundle, tower) for tower in Tower},
         parity=_parity(bundle),
         findings=_findings(bundle),
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
+    )
+
+
+def _precisions(bundle: Bundle, tower: Tower) -> tuple[str, ...]:
+    return tuple(
+        f"{precision.value} for {target}" if target else precision.value
+        for precision in bundle.precisions(tower)
+        for target in bundle.targets(tower, precision)
     )
 
 

@@ -14,13 +14,13 @@ from clipdeploy.bundle import Bundle, NewFile
 from clipdeploy.calibration.accuracy import Budget, Floats, budget_of
 from clipdeploy.calibration.results import TowerQuantised
 from clipdeploy.calibration.statistics import Method
-from clipdeploy.calibration.tower import QuantizeOptions, TowerSamples, quantize_tower
+from clipdeploy.calibration.tower import QuantizeOptions, quantize_tower
 from clipdeploy.errors import CalibrationError, InputError, OutputError
 from clipdeploy.memory import collect
 from clipdeploy.progress import Progress, silent
 from clipdeploy.quantize.page import render
-from clipdeploy.quantize.report import record_of
-from clipdeploy.quantize.samples import Prepared, prepare
+from clipdeploy.quantize.report import record_text
+from clipdeploy.quantize.samples import prepare
 from clipdeploy.spec import Precision, Target, Tower
 from clipdeploy.verify.quantised import answers_name, inputs_sha256, report_name
 
@@ -95,7 +95,7 @@ class QuantizeOutcome:
 class _Made:
     result: TowerQuantised
     golden: Floats
-    prepared: Prepared
+    inputs_sha256: str
 
 
 def quantize_bundle(request: QuantizeRequest, *, progress: Progress = silent) -> QuantizeOutcome:
@@ -117,10 +117,9 @@ def quantize_bundle(request: QuantizeRequest, *, progress: Progress = silent) ->
             made = []
             for tower in request.towers:
                 collect()
-                samples = prepared[tower].samples
-                source = bundle.graph(tower)
+                samples, source = prepared[tower], bundle.graph(tower)
                 result, golden = quantize_tower(source, tower, samples, options, Path(folder), progress=progress)
-                made.append(_Made(result, golden, prepared[tower]))
+                made.append(_Made(result, golden, inputs_sha256(samples.golden)))
             progress("writing the bundle", 0, 0)
             files = [file for one in made for file in _files(one, bundle, Path(folder))]
             bundle.add_all(files, without=_leftovers(bundle, names, files))
@@ -155,18 +154,15 @@ def _check(bundle: Bundle, request: QuantizeRequest, options: QuantizeOptions) -
 
 
 def _files(made: _Made, bundle: Bundle, folder: Path) -> Sequence[NewFile]:
-    """What the bundle takes in of one encoder: the graph last, so that its record is there before it."""
+    """What the bundle takes in of one encoder."""
     result = made.result
     name = result.graph.name
     work = folder / f"{result.graph.stem}.records"
     work.mkdir()
     page, data, answers = work / "page.html", work / "record.json", work / "answers.npz"
-    record = record_of(result, bundle)
-    data.write_text(record, encoding="utf-8")
-    page.write_text(render(result, bundle.model), encoding="utf-8")
-    inputs = inputs_sha256(made.prepared.samples.golden)
-    np.savez_compressed(answers, embeds=made.golden, inputs_sha256=np.array(inputs))
-    typed = {"tower": result.tower, "precision": result.precision, "target": result.target}
+    data.write_text(record_text(result), encoding="utf-8")
+    page.write_text(render(result, bundle.model.name), encoding="utf-8")
+    np.savez_compressed(answers, embeds=made.golden, inputs_sha256=np.array(made.inputs_sha256))
     files = [
         NewFile(report_name(name), data, "report", result.origin),
         NewFile(report_name(name).replace(".json", ".html"), page, "report", result.origin),
@@ -174,12 +170,20 @@ def _files(made: _Made, bundle: Bundle, folder: Path) -> Sequence[NewFile]:
     ]
     if result.weights is not None:
         files.append(NewFile(result.weights.name, result.weights, "weights", result.origin, tower=result.tower))
-    return [*files, NewFile(name, result.graph, "graph", result.origin, opset=result.opset, **typed)]
+    graph = NewFile(
+        name,
+        result.graph,
+        "graph",
+        result.origin,
+        tower=result.tower,
+        precision=result.precision,
+        opset=result.opset,
+        target=result.target,
+    )
+    return [*files, graph]
 
 
 def _leftovers(bundle: Bundle, names: Sequence[str], files: Sequence[NewFile]) -> list[str]:
     """Weights beside an older graph of these names that the new one has inside."""
     new = {file.name for file in files}
     return [f"{name}.data" for name in names if f"{name}.data" in bundle.manifest.files and f"{name}.data" not in new]
-
-

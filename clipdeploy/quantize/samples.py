@@ -29,13 +29,6 @@ _BATCH = 8
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The samples of one encoder, in memory or on disk as long as this is held."""
-
-    samples: TowerSamples
-
-
-@dataclass(frozen=True)
 class _Ids:
     """Token ids, batch by batch."""
 
@@ -46,7 +39,7 @@ class _Ids:
         return ({self.name: self.ids[i : i + _BATCH]} for i in range(0, len(self.ids), _BATCH))
 
 
-def prepare(request: QuantizeRequest, bundle: Bundle, progress: Progress) -> dict[Tower, Prepared]:
+def prepare(request: QuantizeRequest, bundle: Bundle, progress: Progress) -> dict[Tower, TowerSamples]:
     """The samples of the encoders asked for.
 
     Raises:
@@ -60,9 +53,9 @@ def prepare(request: QuantizeRequest, bundle: Bundle, progress: Progress) -> dic
         pictures = open_samples(request.data, clip.images, limit=request.samples, seed=request.seed, progress=progress)
         prepared = {}
         if Tower.IMAGE in request.towers:
-            prepared[Tower.IMAGE] = Prepared(_of_pictures(request, clip, pictures, golden))
+            prepared[Tower.IMAGE] = _of_pictures(request, clip, pictures, golden)
         if Tower.TEXT in request.towers:
-            prepared[Tower.TEXT] = Prepared(_of_texts(request, clip, pictures, golden))
+            prepared[Tower.TEXT] = _of_texts(request, clip, pictures, golden)
     return prepared
 
 

@@ -23,12 +23,14 @@ class GraphChoice:
         path: what is loaded; another file where something stands in for it.
         precision: its number format, which may be fp32 where the encoder has no other.
         target: what it is made for, None where it runs anywhere.
+        note: what is not plain about it, for people; often empty.
     """
 
     name: str
     path: Path
     precision: Precision
     target: Target | None
+    note: str = ""
 
     @property
     def as_written(self) -> bool:
@@ -74,34 +76,33 @@ def choose_graphs(
         BackendError: the engine does not compute in it.
     """
     instead = stand_ins or StandIns()
-    if precision is Precision.BF16 and backend.name == ONNXRUNTIME and not instead.graphs:
+    wanted = (target or _TARGET_OF.get(backend.name)) if precision.quantised else None
+    towers = [tower for tower in Tower if bundle.precisions(tower)]
+    having = [tower for tower in towers if precision in bundle.precisions(tower)]
+    if having and precision is Precision.BF16 and backend.name == ONNXRUNTIME and not instead.graphs:
         raise BackendError(
             "ONNX Runtime on the CPU does not compute in bf16",
             fix=f"use fp32 here; whether the graph is right, tells: clipdeploy verify {bundle.folder} --precision bf16",
         )
-    wanted = (target or _TARGET_OF.get(backend.name)) if precision.quantised else None
-    towers = [tower for tower in Tower if bundle.precisions(tower)]
-    having = [tower for tower in towers if precision in bundle.precisions(tower)]
     chosen = {}
     for tower in towers:
         own = precision if tower in having or not having else Precision.FP32
         name = bundle.graph_name(tower, own, wanted if own is precision else None)
-        entry = bundle.manifest.files[name]
-        chosen[tower] = GraphChoice(name, instead.graphs.get(tower, bundle.path(name)), own, entry.target)
+        made_for, note = bundle.manifest.files[name].target, ""
+        if own is not precision:
+            note = f"{own.value}, since there is no {precision.value} graph"
+        elif tower in instead.graphs:
+            note = instead.reason
+        elif made_for == "tensorrt":
+            note = "made for TensorRT, computed here as it is written: to check it, not for speed"
+        path = instead.graphs.get(tower, bundle.path(name))
+        chosen[tower] = GraphChoice(name, path, own, made_for, note)
     return chosen
 
 
-def told(
-    choice: BackendChoice, graphs: dict[Tower, GraphChoice], asked: Precision, stand_ins: StandIns
-) -> BackendChoice:
-    """The engine's choice, with what was chosen of the graphs where that is not plain."""
-    notes = []
-    for tower, graph in graphs.items():
-        if graph.precision is not asked:
-            notes.append(f"{tower.value} encoder in {graph.precision.value}: it has no {asked.value} graph")
-        elif graph.as_written:
-            notes.append(f"{tower.value} graph made for TensorRT, computed as written: for checking, not for speed")
-    notes += [stand_ins.reason] if stand_ins.graphs else []
+def told(choice: BackendChoice, graphs: dict[Tower, GraphChoice]) -> BackendChoice:
+    """The engine's choice, with what is not plain about the graphs."""
+    notes = [f"{tower.value} encoder: {graph.note}" for tower, graph in graphs.items() if graph.note]
     return BackendChoice(choice.name, "; ".join([choice.reason, *notes]))
 
 

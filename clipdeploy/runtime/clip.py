@@ -67,8 +67,7 @@ def load(
     check_target(target)
     engine = choose_backend(backend)
     graphs = choose_graphs(opened, wanted, engine, target=target, stand_ins=stand_ins)
-    backend_choice = told(engine, graphs, wanted, stand_ins or StandIns())
-    return Clip(opened, precision=wanted, backend=backend_choice, graphs=graphs, threads=threads)
+    return Clip(opened, precision=wanted, backend=told(engine, graphs), graphs=graphs, threads=threads)
 
 
 class Clip:

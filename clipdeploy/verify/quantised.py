@@ -108,9 +108,10 @@ def _read(bundle: Bundle, graph: str) -> Recorded:
         with bundle.path(answers_name(graph)).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             embeds, inputs = stored["embeds"], str(stored["inputs_sha256"])
         budget, accuracy, samples = record["budget"], record["accuracy"], record["samples"]
+        held_out = "all" if samples["held_out"] == samples["measured"] else f"{samples['held_out']} of them"
         note = (
-            f"quantised graph: mean cosine {accuracy['cosine_mean']:.5f}, least {accuracy['cosine_min']:.5f} to fp32 on "
-            f"{samples['measured']} samples, {samples['held_out']} of them held out"
+            f"quantised: mean cosine {accuracy['cosine_mean']:.5f}, least {accuracy['cosine_min']:.5f} to fp32 on "
+            f"{samples['measured']} samples, {held_out} held out"
         )
         return Recorded(note=note, inputs_sha256=inputs, embeds=embeds, **budget)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -187,6 +187,9 @@ def _tower(
         Check("norm off 1", finite(np.abs(norms - 1).max()), "<=", gates.unit_norm),
     ]
     notes: list[str] = []
+    graph = subject.clip.graphs.get(tower)
+    if graph is not None and graph.note:
+        notes.append(graph.note)
     recorded = subject.recorded.get(tower)
     engine = None
     if recorded is not None:
