@@ -22,6 +22,7 @@ from clipdeploy.calibration.split import Batches, Split, split
 from clipdeploy.calibration.statistics import Method
 from clipdeploy.errors import CalibrationError, InputError
 from clipdeploy.export.graph.graphfile import data_path, load_graph, move_graph, scratch_folder
+from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import PixelSpec, Precision, Target, TensorSpec, Tower
 
@@ -125,6 +126,7 @@ def quantize_tower(
         if not found.held:
             raise _missed(tower, found, options)
         built = candidates.finish(found.chosen.recipe)
+        give_memory_back()
         golden = embed_array(candidates.answers(), samples.golden, threads=options.threads)
         graph = folder / built.name
         move_graph(built, graph)

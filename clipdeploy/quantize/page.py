@@ -93,8 +93,9 @@ def frontier(result: TowerQuantised) -> Html:
         marks.append(
             el("circle", tip, cx=x(size), cy=y(loss), r=6 if chosen else 4, class_=look, fill_opacity=_ink(chosen))
         )
-    for size in sorted({round(min(sizes), 1), round(max(sizes), 1)}):
-        marks.append(el("text", f"{size:.1f} MB", x=x(size), y=_HEIGHT - 10, text_anchor="middle"))
+    digits = 1 if max(sizes) - min(sizes) > 1 else 3
+    for size in dict.fromkeys((min(sizes), max(sizes))):
+        marks.append(el("text", f"{size:.{digits}f} MB", x=x(size), y=_HEIGHT - 10, text_anchor="middle"))
     return el("svg", *marks, class_="frontier", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label="frontier")
 
 

@@ -17,6 +17,7 @@ from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.split import Rows, Split
 from clipdeploy.calibration.statistics import Method
 from clipdeploy.export.graph.graphfile import data_path
+from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.ort import OrtSession
 
@@ -102,6 +103,7 @@ class Yardstick:
         return 1.0 - compare(self._embed(answer, self.parts.sense), self.expected[places]).cosine_mean
 
     def _embed(self, answer: Answer, rows: Rows) -> Floats:
+        give_memory_back()  # what built the graph is garbage by now
         return embeddings(answer.graph, rows, fuse_qdq=answer.fuse_qdq, threads=self._threads, progress=self._progress)
 
 

@@ -16,6 +16,7 @@ from clipdeploy.calibration.ranges import collect
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.split import Rows
 from clipdeploy.export.graph.graphfile import load_graph
+from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Precision, Tower
 
@@ -56,6 +57,7 @@ class HalfCandidates:
         self._nodes = _nodes_of_blocks(model, layers)
         del model
         names = tensors_to_measure(source)
+        give_memory_back()
         found = collect(source, (), rows, maxima=names, total=rows.count, threads=threads, progress=progress)
         self._maxima = found.maxima()
         self._built: Recipe | None = None
@@ -92,6 +94,7 @@ class HalfCandidates:
 
     def _write(self, recipe: Recipe) -> int:
         self._result = self._convert(self._graph, {name for block in recipe.kept for name in self._nodes[block]})
+        give_memory_back()
         emulated(self._graph, self._twin)
         self._built = recipe
         kept = {name for name, _ in self._result.kept}

@@ -18,6 +18,7 @@ from clipdeploy.calibration.split import Rows
 from clipdeploy.calibration.statistics import Method, Statistics
 from clipdeploy.errors import CalibrationError
 from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Tower
 
@@ -141,6 +142,7 @@ class Linears:
     def _collect(
         self, graph: Path, tensors: Sequence[str], channels: Sequence[str], maxima: Sequence[str]
     ) -> Statistics:
+        give_memory_back()
         return collect(
             graph,
             tensors,

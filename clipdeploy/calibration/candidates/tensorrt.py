@@ -25,6 +25,7 @@ from clipdeploy.calibration.qdq import insert_qdq
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.statistics import Method
 from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.spec import Precision
 
 
@@ -90,6 +91,7 @@ class QdqCandidates:
         self._quantise(ground, layers, recipe)
         result = to_half(self._work, self._graph, precision=Precision.FP16, stats=ground.maxima)
         remove(self._work)
+        give_memory_back()
         emulated(self._graph, self._twin)
         self._built, self._kept = recipe, result.kept
         return len(layers)
@@ -100,3 +102,5 @@ class QdqCandidates:
         ranges = ground.ranges(model, layers, recipe.method or self._method)
         insert_qdq(model, layers, ranges, precision=self._precision)
         save_graph(model, self._work)
+        del model
+        give_memory_back()
