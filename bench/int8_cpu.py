@@ -24,7 +24,7 @@ from bench.common import OUT, Timing, environment, interleaved, random_bundle, t
 from clipdeploy.calibration.cpu import CpuResult, pixel_range, place_cpu, quantise_cpu, ranges_needed
 from clipdeploy.calibration.layers import find_layers
 from clipdeploy.calibration.ranges import collect
-from clipdeploy.export.graph.graphfile import load_graph
+from clipdeploy.graphs.files import load_graph
 from clipdeploy.runtime.clip import Clip
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower

@@ -21,7 +21,7 @@ from clipdeploy.calibration.results import LayerRow, SampleNote, TowerQuantised
 from clipdeploy.calibration.split import Batches, Split, split
 from clipdeploy.calibration.statistics import Method
 from clipdeploy.errors import CalibrationError, InputError
-from clipdeploy.export.graph.graphfile import data_path, load_graph, move_graph, scratch_folder
+from clipdeploy.graphs.files import data_path, load_graph, move_graph, scratch_folder
 from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import PixelSpec, Precision, Target, TensorSpec, Tower

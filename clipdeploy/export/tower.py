@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from clipdeploy.errors import ExportError, OutputError
 from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.graph.checks import Feeds, embeddings
-from clipdeploy.export.graph.graphfile import INLINE_LIMIT_BYTES, data_path, load_graph, save_graph, scratch_folder
 from clipdeploy.export.graph.opset import DEFAULT_OPSET, check_opset
 from clipdeploy.export.graph.simplify import SimplifyStep, describe_graph, simplify_graph
 from clipdeploy.export.graph.trace import trace_tower
 from clipdeploy.export.towers.build import build_tower
+from clipdeploy.graphs.files import INLINE_LIMIT_BYTES, data_path, load_graph, save_graph, scratch_folder
 from clipdeploy.memory import collect
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import TokenSpec, Tower

@@ -23,7 +23,7 @@ from clipdeploy.calibration.ranges import collect
 from clipdeploy.calibration.records import Layer, Range
 from clipdeploy.demo import class_names, write_images
 from clipdeploy.errors import CalibrationError
-from clipdeploy.export.graph.graphfile import load_graph
+from clipdeploy.graphs.files import load_graph
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower
 from tests.graph_probe import answer, cosines

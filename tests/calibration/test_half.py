@@ -18,7 +18,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from clipdeploy.calibration.half import HalfResult, emulated, tensors_to_measure, to_half
 from clipdeploy.errors import CalibrationError, InputError
-from clipdeploy.export.graph.graphfile import data_path, save_graph
+from clipdeploy.graphs.files import data_path, save_graph
 from clipdeploy.spec import Precision
 from tests.graph_probe import answer, cosines, largest
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,19 @@ def test_no_data_and_a_budget_out_of_reach(run: Run, demo: Path, pictures: Path)
     assert "cannot hold its budget" in told
     assert "percentile ranges: 28 layers" in told and "fix: use --precision fp16" in told
     assert not (demo / "visual_int8.onnx").exists()
+
+
+def test_it_needs_no_pytorch(demo: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(demo, folder)
+    given = ["quantize", str(folder), "--precision", "int8", "--calibration-data", str(pictures)]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'open_clip', 'transformers', 'onnxscript', 'onnxsim'):\n"
+        "    sys.modules[name] = None\n"  # an import of it fails
+        "from clipdeploy.cli import main\n"
+        f"sys.argv[1:] = {given!r}\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "visual_int8.onnx").is_file()

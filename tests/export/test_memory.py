@@ -15,9 +15,9 @@ pytest.importorskip("onnxscript", reason="exporting needs the extra: pip install
 import onnx
 import onnx_ir as ir
 
-from clipdeploy.export.graph.graphfile import load_graph, save_graph
-from clipdeploy.export.graph.inline import write_inline
 from clipdeploy.export.graph.trace import trace_tower
+from clipdeploy.graphs.files import load_graph, save_graph
+from clipdeploy.graphs.inline import write_inline
 from clipdeploy.spec import Tower
 from clipdeploy.verify.reference import CheckpointReference, Picture
 from tests.export import tiny

@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from clipdeploy.errors import ExportError
 from clipdeploy.export.graph.checks import relative_difference
-from clipdeploy.export.graph.graphfile import data_path
 from clipdeploy.export.graph.passes import PASSES, GraphPass
 from clipdeploy.export.graph.simplify import simplify_graph
 from clipdeploy.export.graph.trace import trace_tower
 from clipdeploy.export.towers.build import TextTower
+from clipdeploy.graphs.files import data_path
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower
 from tests.export import tiny

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from clipdeploy.errors import ExportError
-from clipdeploy.export.graph.graphfile import data_path, load_graph, save_graph
 from clipdeploy.export.graph.opset import lower_opset
 from clipdeploy.export.graph.trace import trace_tower
+from clipdeploy.graphs.files import data_path, load_graph, save_graph
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import TensorSpec, Tower
 from tests.export import tiny

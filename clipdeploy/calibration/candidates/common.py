@@ -16,7 +16,7 @@ from clipdeploy.calibration.budget import Recipe, Trial
 from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.split import Rows, Split
 from clipdeploy.calibration.statistics import Method
-from clipdeploy.export.graph.graphfile import data_path
+from clipdeploy.graphs.files import data_path
 from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.ort import OrtSession

@@ -20,7 +20,7 @@ from clipdeploy.calibration.cpu import pixel_range, place_cpu, quantise_cpu, ran
 from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.statistics import Method
-from clipdeploy.export.graph.graphfile import load_graph
+from clipdeploy.graphs.files import load_graph
 from clipdeploy.spec import PixelSpec, TensorSpec
 
 

@@ -15,7 +15,7 @@ from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.ranges import collect
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.split import Rows
-from clipdeploy.export.graph.graphfile import load_graph
+from clipdeploy.graphs.files import load_graph
 from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Precision, Tower

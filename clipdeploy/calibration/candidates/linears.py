@@ -17,7 +17,7 @@ from clipdeploy.calibration.smooth import smooth, smoothable
 from clipdeploy.calibration.split import Rows
 from clipdeploy.calibration.statistics import Method, Statistics
 from clipdeploy.errors import CalibrationError
-from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.graphs.files import load_graph, save_graph
 from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Tower

@@ -24,7 +24,7 @@ from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.qdq import insert_qdq
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.statistics import Method
-from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.graphs.files import load_graph, save_graph
 from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.spec import Precision
 

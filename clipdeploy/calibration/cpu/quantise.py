@@ -25,7 +25,7 @@ from clipdeploy.calibration.cpu.shapes import Patches, array_of, inner_shape, pa
 from clipdeploy.calibration.cpu.writer import Bytes, Writer
 from clipdeploy.calibration.records import Layer, Ranges
 from clipdeploy.errors import CalibrationError
-from clipdeploy.export.graph.graphfile import data_path, load_graph, save_graph
+from clipdeploy.graphs.files import data_path, load_graph, save_graph
 
 LOWEST_OPSET = 13
 """The first operator set whose Q/DQ have one scale a channel."""

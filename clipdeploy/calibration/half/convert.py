@@ -17,7 +17,7 @@ from clipdeploy.calibration.half.ports import Ports, float_ports, half_ports, is
 from clipdeploy.calibration.half.rewrite import rewrite
 from clipdeploy.calibration.half.rules import why_float32
 from clipdeploy.errors import CalibrationError, InputError
-from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.graphs.files import load_graph, save_graph
 from clipdeploy.spec import Precision
 
 _UNTOLD = LAYOUT | {"Cast"}

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from clipdeploy.calibration.half.bounds import LAYOUT
 from clipdeploy.calibration.half.rewrite import as_type
-from clipdeploy.export.graph.graphfile import load_graph, save_graph
+from clipdeploy.graphs.files import load_graph, save_graph
 
 _HALVES = frozenset((ir.DataType.FLOAT16, ir.DataType.BFLOAT16))
 _LEAVES_ROUNDED = LAYOUT | {"Concat", "MaxPool", "Relu", "Where"}

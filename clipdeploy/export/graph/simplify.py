@@ -19,7 +19,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from clipdeploy.errors import BackendError, ExportError
 from clipdeploy.export.graph.checks import Feeds, embeddings, latencies_ms, relative_difference
-from clipdeploy.export.graph.graphfile import (
+from clipdeploy.export.graph.passes import PASSES, GraphPass
+from clipdeploy.graphs.files import (
     INLINE_LIMIT_BYTES,
     SMALL_TENSOR_BYTES,
     data_path,
@@ -29,7 +30,6 @@ from clipdeploy.export.graph.graphfile import (
     tidy,
     weight_bytes,
 )
-from clipdeploy.export.graph.passes import PASSES, GraphPass
 from clipdeploy.progress import Progress, silent
 
 TOLERANCE = 1e-5

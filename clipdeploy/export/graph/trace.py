@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import clipdeploy
 import clipdeploy.export.towers.blocks  # registers take_row
 from clipdeploy.errors import ExportError
-from clipdeploy.export.graph.graphfile import INLINE_LIMIT_BYTES, save_graph, tidy
 from clipdeploy.export.graph.opset import MIN_TRACED_OPSET, check_opset, lower_opset
+from clipdeploy.graphs.files import INLINE_LIMIT_BYTES, save_graph, tidy
 from clipdeploy.spec import TensorSpec, TowerSpec
 
 TRACE_BATCH = 2

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from clipdeploy.export.graph.inline import write_inline
+from clipdeploy.graphs.inline import write_inline
 
 INLINE_LIMIT_BYTES = 1_900_000_000
 """Weights beyond this lie beside the graph: protobuf's limit of 2 GiB, less room for the graph itself."""

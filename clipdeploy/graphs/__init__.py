@@ -1,0 +1,1 @@
+"""ONNX files: read, written whole or not at all, without PyTorch."""
