@@ -71,7 +71,7 @@ _README = """{model} in float32 on {threads} cores of a server CPU, medians of i
 {graphs}
 
 At batch 8 float32 leaves little to win: PyTorch already reaches {share:.0%} of the speed that this machine has in one
-large matrix product. Lower precision is where the next factor lies, and the next work.
+large matrix product. INT8 is where the next factor lies: [docs/precision.md](docs/precision.md) has it measured.
 """
 
 
