@@ -52,8 +52,8 @@ def _speed() -> str:
         rows.append([name, *cells, f"{sizes[name] / 1e6:.1f} MB" if name in sizes else ""])
     note = (
         f"{result['model']}, random weights, {env['threads']} thread(s) of a {env['cpu']}, ONNX Runtime "
-        f"{env['libraries']['onnxruntime']}, torch {env['libraries']['torch']}; medians of one interleaved run, and how "
-        f"many times PyTorch's speed that is. The load of the machine was {env['load_1min']:.1f} when it began."
+        f"{env['libraries']['onnxruntime']}, torch {env['libraries']['torch']}; medians of one interleaved run, and "
+        f"how many times PyTorch's speed that is. The load of the machine was {env['load_1min']:.1f} when it began."
     )
     return f"{_table(rows)}\n\n{note}"
 
