@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipdeploy.calibration.budget import Recipe, Trial
-from clipdeploy.calibration.candidates.common import (
-    METHODS,
-    Answer,
-    Yardstick,
-    blocks_of,
-    remove,
-    size_of,
-    smoothing_remedies,
-)
-from clipdeploy.calibration.candidates.linears import Linears, Placement
+from clipdeploy.calibration.budget import Recipe
+from clipdeploy.calibration.candidates.common import Answer, Yardstick
+from clipdeploy.calibration.candidates.eight_bit import EightBitCandidates
+from clipdeploy.calibration.candidates.linears import Ground, Linears, Placement
 from clipdeploy.calibration.cpu import pixel_range, place_cpu, quantise_cpu, ranges_needed
-from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.statistics import Method
 from clipdeploy.graphs.files import load_graph
@@ -35,7 +27,7 @@ def for_cpu(source: TensorSpec, pixels: PixelSpec | None) -> Placement:
     return Placement(place_cpu, ranges_needed, symmetric=False, known=known)
 
 
-class CpuCandidates:
+class CpuCandidates(EightBitCandidates):
     """See `Candidates`.
 
     Args:
@@ -47,36 +39,7 @@ class CpuCandidates:
     """
 
     def __init__(self, linears: Linears, yardstick: Yardstick, *, method: Method, scratch: Path, name: str) -> None:
-        self._linears, self._yardstick, self._method = linears, yardstick, method
-        self._graph, self._work = scratch / name, scratch / "alone.onnx"
-        self._built: Recipe | None = None
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return self._linears.choices
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        return blocks_of(self.choices)
-
-    def next_remedy(self, trials: Sequence[Trial]) -> Recipe | None:
-        others = [Recipe(method) for method in METHODS if method != self._method]
-        return smoothing_remedies(trials, Recipe(self._method), others, can=bool(self._linears.smoothable))
-
-    def build(self, recipe: Recipe) -> Trial:
-        layers = self._write(recipe)
-        return Trial(recipe, layers, size_of(self._graph), self._yardstick.accuracy(self.answers()))
-
-    def alone(self, recipe: Recipe, block: str) -> float:
-        self._quantise(recipe, [layer for layer in self._linears.layers if layer.block == block], self._work)
-        loss = self._yardstick.loss(Answer(self._work, True))
-        remove(self._work)
-        return loss
-
-    def finish(self, recipe: Recipe) -> Path:
-        if recipe != self._built:
-            self._write(recipe)
-        return self._graph
+        super().__init__(linears, yardstick, method=method, graph=scratch / name, alone=scratch / "alone.onnx")
 
     def answers(self) -> Answer:
         return Answer(self._graph, True)
@@ -84,13 +47,9 @@ class CpuCandidates:
     def notes(self) -> tuple[tuple[str, str], ...]:
         return ()
 
-    def _write(self, recipe: Recipe) -> int:
-        layers = [layer for layer in self._linears.layers if layer.block not in recipe.kept]
-        self._quantise(recipe, layers, self._graph)
-        self._built = recipe
-        return len(layers)
+    def _make(self, ground: Ground, layers: Sequence[Layer], recipe: Recipe) -> None:
+        self._quantise(ground, layers, recipe, self._graph)
 
-    def _quantise(self, recipe: Recipe, layers: Sequence[Layer], target: Path) -> None:
-        ground = self._linears.ground(smoothed=recipe.smooth)
+    def _quantise(self, ground: Ground, layers: Sequence[Layer], recipe: Recipe, target: Path) -> None:
         ranges = ground.ranges(load_graph(ground.graph), layers, recipe.method or self._method)
         quantise_cpu(ground.graph, target, layers, ranges)

@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipdeploy.calibration.budget import Recipe, Trial
-from clipdeploy.calibration.candidates.common import (
-    METHODS,
-    Answer,
-    Yardstick,
-    blocks_of,
-    remove,
-    size_of,
-    smoothing_remedies,
-)
+from clipdeploy.calibration.budget import Recipe
+from clipdeploy.calibration.candidates.common import Answer, Yardstick, remove
+from clipdeploy.calibration.candidates.eight_bit import EightBitCandidates
 from clipdeploy.calibration.candidates.linears import Ground, Linears
 from clipdeploy.calibration.half import emulated, to_half
-from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.qdq import insert_qdq
 from clipdeploy.calibration.records import Layer
 from clipdeploy.calibration.statistics import Method
@@ -29,7 +21,7 @@ from clipdeploy.memory import collect as give_memory_back
 from clipdeploy.spec import Precision
 
 
-class QdqCandidates:
+class QdqCandidates(EightBitCandidates):
     """See `Candidates`.
 
     Args:
@@ -44,39 +36,10 @@ class QdqCandidates:
     def __init__(
         self, linears: Linears, yardstick: Yardstick, *, precision: Precision, method: Method, scratch: Path, name: str
     ) -> None:
-        self._linears, self._yardstick, self._precision, self._method = linears, yardstick, precision, method
-        self._graph, self._twin = scratch / name, scratch / "twin.onnx"
-        self._work = scratch / "float32.onnx"
-        self._built: Recipe | None = None
+        super().__init__(linears, yardstick, method=method, graph=scratch / name, alone=scratch / "alone.onnx")
+        self._precision = precision
+        self._work, self._twin = scratch / "float32.onnx", scratch / "twin.onnx"
         self._kept: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return self._linears.choices
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        return blocks_of(self.choices)
-
-    def next_remedy(self, trials: Sequence[Trial]) -> Recipe | None:
-        others = [Recipe(method) for method in METHODS if method != self._method]
-        return smoothing_remedies(trials, Recipe(self._method), others, can=bool(self._linears.smoothable))
-
-    def build(self, recipe: Recipe) -> Trial:
-        layers = self._write(recipe)
-        return Trial(recipe, layers, size_of(self._graph), self._yardstick.accuracy(self.answers()))
-
-    def alone(self, recipe: Recipe, block: str) -> float:
-        ground = self._linears.ground(smoothed=recipe.smooth)
-        self._quantise(ground, [layer for layer in self._linears.layers if layer.block == block], recipe)
-        loss = self._yardstick.loss(Answer(self._work, False))
-        remove(self._work)
-        return loss
-
-    def finish(self, recipe: Recipe) -> Path:
-        if recipe != self._built:
-            self._write(recipe)
-        return self._graph
 
     def answers(self) -> Answer:
         return Answer(self._twin, False)
@@ -84,23 +47,18 @@ class QdqCandidates:
     def notes(self) -> tuple[tuple[str, str], ...]:
         return self._kept
 
-    def _write(self, recipe: Recipe) -> int:
-        ground = self._linears.ground(smoothed=recipe.smooth)
-        layers = [layer for layer in self._linears.layers if layer.block not in recipe.kept]
-        self._built = None
-        self._quantise(ground, layers, recipe)
+    def _make(self, ground: Ground, layers: Sequence[Layer], recipe: Recipe) -> None:
+        self._quantise(ground, layers, recipe, self._work)
         result = to_half(self._work, self._graph, precision=Precision.FP16, stats=ground.maxima)
         remove(self._work)
         give_memory_back()
         emulated(self._graph, self._twin)
-        self._built, self._kept = recipe, result.kept
-        return len(layers)
+        self._kept = result.kept
 
-    def _quantise(self, ground: Ground, layers: Sequence[Layer], recipe: Recipe) -> None:
-        """Write the float32 graph with Q/DQ around `layers`."""
+    def _quantise(self, ground: Ground, layers: Sequence[Layer], recipe: Recipe, target: Path) -> None:
         model = load_graph(ground.graph)
         ranges = ground.ranges(model, layers, recipe.method or self._method)
         insert_qdq(model, layers, ranges, precision=self._precision)
-        save_graph(model, self._work)
+        save_graph(model, target)
         del model
         give_memory_back()
