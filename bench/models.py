@@ -157,6 +157,7 @@ for its other sizes.
   clipdeploy, at opset 19.
 - **max abs**, **cosine**: the worst of both encoders against the checkpoint in PyTorch, over the golden samples.
 - **pixels**, **tokens**: whether they are identical to the checkpoint's own, bit for bit.
+- **export**: seconds by the clock. The machine had other work during some rows; `load_1min` in the JSON tells how much.
 - **peak**: resident memory of the whole command at its highest, and how many times the float32 weights that is.
   PyTorch and the other libraries alone take 0.8 GB of it, which is most of it for a small model.
 - The time of a TensorRT-RTX build will have its column when that stage exists."""
