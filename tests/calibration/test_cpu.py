@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import clipdeploy
 from clipdeploy.calibration.cpu import pixel_range, place_cpu, quantise_cpu, ranges_needed
-from clipdeploy.calibration.cpu.writer import largest_pair
+from clipdeploy.calibration.cpu.writer import bytes_of_weights, largest_pair
 from clipdeploy.calibration.layers import find_layers
 from clipdeploy.calibration.placement import Choice
 from clipdeploy.calibration.ranges import collect
@@ -28,7 +28,7 @@ from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower
 from tests.graph_probe import answer, cosines
 
-MADE_OF_BYTES = {"QGemm", "QLinearConv", "MatMulIntegerToFloat"}
+MADE_OF_BYTES = {"QAttention", "QLinearConv", "MatMulIntegerToFloat"}
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,12 @@ def test_file_is_a_third_of_float32(made: Made) -> None:
     assert made.graph.stat().st_size < 0.32 * made.source.stat().st_size
 
 
-def test_graph_has_standard_operators_only(made: Made) -> None:
+def test_graph_says_whose_operators_it_has(made: Made) -> None:
     model = onnx.load(made.graph)
     onnx.checker.check_model(model, full_check=True)
-    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    special = {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    assert special <= {"QAttention", "MatMulIntegerToFloat"}
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 19, "com.microsoft": 1}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
 
 
@@ -193,7 +195,7 @@ def check_small(source: Path, layer: Layer, target: Path, shape: Sequence[int], 
 
 def test_product_on_three_axes(tmp_path: Path) -> None:
     source, layer = small_product(tmp_path / "a.onnx")
-    check_small(source, layer, tmp_path / "b.onnx", (3, 5, 32), made_of="QGemm")
+    check_small(source, layer, tmp_path / "b.onnx", (3, 5, 32), made_of="MatMulIntegerToFloat")
 
 
 def test_bias_far_beyond_32_bits(tmp_path: Path) -> None:
@@ -203,7 +205,16 @@ def test_bias_far_beyond_32_bits(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer(tmp_path / "b.onnx", {"x": x}), answer(source, {"x": x}), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("stride", "made_of"), [(2, "QGemm"), (1, "QLinearConv")])
+def test_bias_of_a_convolution_far_beyond_32_bits() -> None:
+    """It is counted in steps of an INT32, so the weights' scale grows until it fits."""
+    weights, bias = np.full((1, 4), 1e-6, np.float32), np.array([1e9], np.float32)
+    scales, _ = bytes_of_weights(weights, 0, bias, step=0.02)
+    steps = np.rint(bias / (scales * 0.02))
+    assert 2**29 < steps[0] <= 2**30
+    assert bytes_of_weights(weights, 0, None, step=0.02)[0][0] < 1e-6
+
+
+@pytest.mark.parametrize(("stride", "made_of"), [(2, "MatMulIntegerToFloat"), (1, "QLinearConv")])
 def test_convolutions(tmp_path: Path, stride: int, made_of: str) -> None:
     """Windows that tile their input become a product with a float32 result; others stay convolutions."""
     nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], name="product", strides=[stride, stride])]

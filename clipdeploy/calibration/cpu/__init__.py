@@ -1,4 +1,4 @@
-"""INT8 for processors: standard Q/DQ, placed and typed so that ONNX Runtime computes in integers on x86 and ARM."""
+"""INT8 for processors: placed, typed and written so that ONNX Runtime computes in integers on x86 and ARM."""
 
 from clipdeploy.calibration.cpu.placement import pixel_range, place_cpu, ranges_needed
 from clipdeploy.calibration.cpu.quantise import CpuResult, quantise_cpu

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from clipdeploy.calibration.cpu.shapes import array_of, inner_shape, patches, product, tail
+from clipdeploy.calibration.cpu.shapes import array_of, patches, product, tail
 from clipdeploy.calibration.placement import Choice, place
 from clipdeploy.calibration.records import Layer, Range
 from clipdeploy.spec import PixelSpec
@@ -55,14 +55,7 @@ def refusal(node: ir.Node) -> str:
         if array_of(node, 1) is None:
             return "its weights are not constant float32"
         return "" if patches(node) or node.attributes.get_int("group", 1) == 1 else "a grouped convolution"
-    found = product(node)
-    if found is None:
-        return "no plain product of an activation and constant weights"
-    source = node.inputs[0]
-    assert source is not None
-    if node.op_type == "MatMul" and inner_shape(source) is None:
-        return "the shape of its input is not known"
-    return ""
+    return "" if product(node) else "no plain product of an activation and constant weights"
 
 
 def _choose(choice: Choice, node: ir.Node, keep: Collection[str]) -> Choice:

@@ -1,12 +1,14 @@
 """Rewrite the layers of a float32 graph so that ONNX Runtime computes them in integers.
 
-    Gemm, MatMul     x -> Q -> DQ -> Gemm(DQ(W8), DQ(b32))                  becomes QGemm, float32 out
-    patches          x -> Q -> Reshape -> Transpose -> DQ -> Gemm -> ...    becomes QGemm, float32 out
-    other Conv       x -> Q -> DQ -> Conv(DQ(W8), DQ(b32)) -> Q -> DQ       becomes QLinearConv, 8 bits out
+    Gemm, MatMul     x -> Q -> MatMulIntegerToFloat(W8, b)              float32 out
+    self-attention   x -> Q -> QAttention(W8, b)                        Q, K, V and all up to the values, float32 out
+    patches          x -> Q -> Reshape -> Transpose -> the product      float32 out
+    other Conv       x -> Q -> DQ -> Conv(DQ(W8), DQ(b32)) -> Q -> DQ   becomes QLinearConv, 8 bits out
 
-Nothing but standard operators is written; the engine fuses them when it loads the graph. Two things decide whether it
-can: activations are unsigned, and every bias is an INT32 in steps of activation times weight. A MatMul with an Add
-behind it is fused to a Gemm *before* that and then never found: so there is none.
+The first three are operators of ONNX Runtime's own (`com.microsoft`), which it has had since long before the oldest
+release that is supported. Of standard ones it would make a QGemm, which takes a zero point for each column and is
+slower for it, and no attention at all. The last is standard, and fused when the graph is loaded: activations are
+unsigned, and the bias is an INT32 in steps of activation times weight.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from clipdeploy.calibration.cpu.attention import SelfAttention, self_attention
 from clipdeploy.calibration.cpu.placement import refusal
-from clipdeploy.calibration.cpu.shapes import Patches, array_of, inner_shape, patches, product, tail
-from clipdeploy.calibration.cpu.writer import Bytes, Writer
+from clipdeploy.calibration.cpu.shapes import Patches, array_of, patches, product, tail
+from clipdeploy.calibration.cpu.writer import Attributes, Bytes, Writer
 from clipdeploy.calibration.records import Layer, Ranges
 from clipdeploy.errors import CalibrationError
 from clipdeploy.graphs.files import data_path, load_graph, save_graph
@@ -94,7 +97,11 @@ def _check(model: ir.Model, source: Path, layers: Sequence[Layer], nodes: dict[s
 
 def _rewrite(writer: Writer, layer: Layer, node: ir.Node) -> None:
     if node.op_type != "Conv":
-        _product(writer, layer, node)
+        attention = self_attention(node)
+        if attention is None:
+            _product(writer, layer, node)
+        else:
+            _attention(writer, layer, node, attention)
         return
     found = patches(node)
     if found is None:
@@ -104,24 +111,35 @@ def _rewrite(writer: Writer, layer: Layer, node: ir.Node) -> None:
 
 
 def _product(writer: Writer, layer: Layer, node: ir.Node) -> None:
-    """A Gemm over rows; what has more axes is flattened before and gets them back behind."""
+    """A product over the last axis, however many there are before it."""
     found = product(node)
     assert found is not None and node.inputs[0] is not None
     weight, bias, result = found
     source = writer.activation(node.inputs[0], layer)
-    inner = inner_shape(node.inputs[0]) or []
-    value = source.quantised
-    if len(inner) > 1:
-        value = _reshape(writer, node, value, [-1, inner[-1]], ir.DataType.UINT8)
-    value = writer.read(source, node, value)
-    value = _gemm(writer, layer, node, value, weight, bias, source)
-    if len(inner) > 1:
-        value = _reshape(writer, node, value, [-1, *inner[:-1], weight.shape[1]], ir.DataType.FLOAT)
-    _take_over(writer, result, value)
+    _take_over(writer, result, _rows_times(writer, layer, node, source.quantised, weight, bias, source))
+
+
+def _attention(writer: Writer, layer: Layer, node: ir.Node, found: SelfAttention) -> None:
+    """Q, K and V and all up to the values of the heads."""
+    parts = product(node)
+    assert parts is not None and node.inputs[0] is not None
+    weight, bias, _ = parts
+    source = writer.activation(node.inputs[0], layer)
+    width = weight.shape[0]
+    rows = _reshape(writer, node, source.quantised, [-1, found.length, width], ir.DataType.UINT8)
+    bias = np.zeros(3 * width, np.float32) if bias is None else bias  # it must have one
+    stored = writer.product_constants(layer, weight, bias)
+    inputs = [rows, stored.weight, stored.bias, source.scale, stored.scale, None, source.zero]
+    # Nothing but the weights of Q scales the scores: exporting folded the factor into them.
+    attributes: Attributes = {"num_heads": found.heads, "unidirectional": int(found.causal), "scale": 1.0}
+    fused = writer.engine_node("QAttention", inputs, f"{layer.output}_values", attributes)
+    if found.values.shape is not None:
+        fused.outputs[0].shape = ir.Shape([found.values.shape[0], found.length, width])
+    found.values.replace_all_uses_with(_put(writer, node, fused))
 
 
 def _patches(writer: Writer, layer: Layer, node: ir.Node, grid: Patches) -> None:
-    """A Gemm over patches that were gathered as bytes."""
+    """A product over patches that were gathered as bytes."""
     weight, bias = array_of(node, 1), array_of(node, 2)
     assert weight is not None and node.inputs[0] is not None
     source = writer.activation(node.inputs[0], layer)
@@ -129,8 +147,7 @@ def _patches(writer: Writer, layer: Layer, node: ir.Node, grid: Patches) -> None
     value = _reshape(writer, node, source.quantised, apart, ir.DataType.UINT8)
     value = _transpose(writer, node, value, [0, 2, 4, 1, 3, 5])  # (N, rows, columns, channels, height, width)
     value = _reshape(writer, node, value, [-1, int(np.prod(weight.shape[1:]))], ir.DataType.UINT8)
-    value = writer.read(source, node, value)
-    value = _gemm(writer, layer, node, value, weight.reshape(len(weight), -1).T, bias, source)
+    value = _rows_times(writer, layer, node, value, weight.reshape(len(weight), -1).T, bias, source)
     tokens = _token_view(node)
     if tokens is not None:  # (N, patches, channels) is what the encoder goes on with
         value = _reshape(writer, node, value, [-1, grid.rows * grid.columns, len(weight)], ir.DataType.FLOAT)
@@ -162,7 +179,7 @@ def _only_bytes(writer: Writer, value: ir.Value, layer: Layer) -> None:
         user.replace_input_with(index, writer.read(source, user))
 
 
-def _gemm(
+def _rows_times(
     writer: Writer,
     layer: Layer,
     before: ir.Node,
@@ -171,9 +188,10 @@ def _gemm(
     bias: NDArray[np.float32] | None,
     source: Bytes,
 ) -> ir.Value:
-    """`(rows, inputs)` to `(rows, outputs)`; weights lie as `(inputs, outputs)`, so no engine has to turn them."""
-    stored = writer.constants(layer, weight, 1, bias, source, before)
-    return _put(writer, before, writer.node("Gemm", [value, *stored], f"{layer.output}_rows", ir.DataType.FLOAT))
+    """Bytes `(..., inputs)` to float32 `(..., outputs)`; no zero point of the weights is given, so it is zero."""
+    stored = writer.product_constants(layer, weight, bias)
+    inputs = [value, stored.weight, source.scale, stored.scale, source.zero, None, stored.bias]
+    return _put(writer, before, writer.engine_node("MatMulIntegerToFloat", inputs, f"{layer.output}_product"))
 
 
 def _reshape(writer: Writer, before: ir.Node, value: ir.Value, shape: list[int], dtype: ir.DataType) -> ir.Value:

@@ -73,14 +73,6 @@ def product(node: ir.Node) -> tuple[NDArray[np.float32], NDArray[np.float32] | N
     return (weight, None, node.outputs[0]) if added is None else (weight, *added)
 
 
-def inner_shape(value: ir.Value) -> list[int] | None:
-    """The sizes of all axes but the batch; None where one is not known."""
-    if value.shape is None or len(value.shape) < 2:
-        return None
-    sizes = list(value.shape)[1:]
-    return [int(s) for s in sizes] if all(isinstance(s, int) for s in sizes) else None
-
-
 def tail(node: ir.Node) -> ir.Value:
     """What a convolution gives to others: behind its ReLU, where it has one."""
     users = node.outputs[0].consumers()

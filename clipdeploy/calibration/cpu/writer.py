@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from clipdeploy.calibration.records import Layer, Ranges
 from clipdeploy.errors import CalibrationError
 
-Attributes = dict[str, int | list[int]]
+Attributes = dict[str, int | float | list[int]]
+
+ENGINE_DOMAIN = "com.microsoft"
+"""Of the operators that ONNX Runtime alone has."""
 
 _UINT8_MAX = 255
 _INT8_MAX = 127
@@ -39,6 +42,15 @@ class Bytes:
     step: float
 
 
+@dataclass(frozen=True)
+class Product:
+    """Weights in 8 bits `(inputs, outputs)`, their scales and, in float32, the bias `(outputs,)`."""
+
+    weight: ir.Value
+    scale: ir.Value
+    bias: ir.Value | None
+
+
 class Writer:
     """Rewrites one graph in place.
 
@@ -49,6 +61,7 @@ class Writer:
 
     def __init__(self, model: ir.Model, ranges: Ranges) -> None:
         self.graph = model.graph
+        self._opsets = model.opset_imports
         self._ranges = ranges
         self._activations: dict[str, Bytes] = {}
         self._reads: dict[int, Bytes] = {}
@@ -111,19 +124,36 @@ class Writer:
             found.append(self._stored(inputs, f"{name}_dq", 0, before))
         return found
 
+    def product_constants(self, layer: Layer, array: NDArray[np.float32], bias: NDArray[np.float32] | None) -> Product:
+        """Weights `(inputs, outputs)` and, where there is one, the bias, for the engine's own operators."""
+        scales, values = bytes_of_weights(array, 1, None, 0.0)
+        return Product(
+            self.constant(f"{layer.weight}_int8", values),
+            self.constant(f"{layer.weight}_scale", scales),
+            None if bias is None else self.constant(f"{layer.weight}_bias", bias.astype(np.float32)),
+        )
+
     def node(
         self,
         kind: str,
-        inputs: Sequence[ir.Value],
+        inputs: Sequence[ir.Value | None],
         output: str,
         dtype: ir.DataType,
         attributes: Attributes | None = None,
+        domain: str = "",
     ) -> ir.Node:
         """A new node with one output, not in the graph yet; its name is that of its output."""
         output = self.free(output)
-        node = ir.node(kind, inputs, attributes=attributes or {}, name=f"{output}_{kind}")
+        node = ir.node(kind, inputs, attributes=attributes or {}, domain=domain, name=f"{output}_{kind}")
         node.outputs[0].name, node.outputs[0].dtype = output, dtype
         return node
+
+    def engine_node(
+        self, kind: str, inputs: Sequence[ir.Value | None], output: str, attributes: Attributes | None = None
+    ) -> ir.Node:
+        """The same, of an operator that ONNX Runtime alone has, with a float32 output."""
+        self._opsets.setdefault(ENGINE_DOMAIN, 1)
+        return self.node(kind, inputs, output, ir.DataType.FLOAT, attributes, ENGINE_DOMAIN)
 
     def constant(self, name: str, array: NDArray[np.generic] | np.generic) -> ir.Value:
         """A stored constant under a free name."""
