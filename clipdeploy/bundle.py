@@ -2,19 +2,24 @@
 
 A bundle is a plain folder. `manifest.json` names every other file with its size and sha256; what it does not
 name is not part of the bundle. Writing happens in a folder beside the target, which is renamed when all is there.
+
+Several processes may open a bundle and add to it at once. Opening takes no lock and writes nothing; adding takes the
+bundle's lock, reads the manifest anew, and changes it last.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from clipdeploy.errors import BundleCorruptError, InputError, OutputError
+from clipdeploy.locks import is_locked, locked
 from clipdeploy.manifest import (
     COPY_AGAIN,
     MANIFEST,
@@ -28,8 +33,19 @@ from clipdeploy.manifest import (
     read_manifest,
     sha256_file,
 )
+from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import ModelSpec, Precision, Target, Tower
-from clipdeploy.writing import Exchange, replacing, write_text
+from clipdeploy.writing import (
+    Index,
+    check_space,
+    exchange,
+    full_disk,
+    inside,
+    replacing,
+    settle,
+    wait_for_exchange,
+    write_text,
+)
 
 __all__ = [
     "MANIFEST",
@@ -48,12 +64,20 @@ __all__ = [
 ]
 
 
-class Bundle:
-    """An opened bundle: its folder and its manifest. Make one with `Bundle.open` or `create_bundle`."""
+LOCK = ".lock"
+"""Of the bundle, while files are added; not part of it."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+
+class Bundle:
+    """An opened bundle: its folder and its manifest. Make one with `Bundle.open` or `create_bundle`.
+
+    `draft` is True while `create_bundle` fills it where nobody else looks.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, draft: bool = False) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._draft = draft
 
     @classmethod
     def open(cls, folder: str | Path, *, check_hashes: bool = True) -> Bundle:
@@ -69,16 +93,21 @@ class Bundle:
             BundleCorruptError: an unreadable manifest, or a file that is missing, truncated, altered or outside.
         """
         folder = Path(folder)
-        manifest = read_manifest(folder)
-        bundle = cls(folder, manifest)
-        for name in manifest.files:
-            bundle._check_size(name)
-        if check_hashes:
-            from concurrent.futures import ThreadPoolExecutor  # a third of this module's import time
+        while True:
+            wait_for_exchange(folder, busy=lambda: is_locked(folder / LOCK))
+            stamp = _stamp(folder)
+            bundle = cls(folder, read_manifest(folder))
+            try:
+                bundle._check(check_hashes)
+                return bundle
+            except BundleCorruptError:
+                if _stamp(folder) == stamp:
+                    raise
+                # Another process has replaced files meanwhile: look again.
 
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(bundle._check_hash, manifest.files))
-        return bundle
+    def refresh(self) -> None:
+        """Take over what other processes have added since this bundle was opened."""
+        self.manifest = read_manifest(self.folder)
 
     @property
     def model(self) -> ModelSpec:
@@ -176,48 +205,88 @@ class Bundle:
         self.add_all([new])
         return self._inside(name)
 
-    def add_all(self, files: Sequence[NewFile], *, without: Collection[str] = ()) -> None:
+    def add_all(
+        self,
+        files: Sequence[NewFile],
+        *,
+        without: Collection[str] = (),
+        unchanged: Collection[str] = (),
+        progress: Progress = silent,
+    ) -> None:
         """Take files into the bundle, all or none, and note them in the manifest.
 
         All contents are copied first; then the files take their places, and the manifest the last one. When anything
-        fails or the user interrupts, the bundle is as it was.
+        fails or the user interrupts, the bundle is as it was; when the process is killed, the bundle opens, and the
+        next one to add cleans up. What other processes add at the same time stays.
 
         Args:
             files: each replaces one of its name.
             without: names of files that leave the bundle.
+            unchanged: names of files that `files` were made from, and that must be as they were when this was opened.
+            progress: told when another process is writing to the bundle and this one waits.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: they cannot be written, or the bundle is another one by now.
         """
         places = {new.name: self._inside(new.name) for new in files}
         try:
-            noted = {name: entry for name, entry in self.manifest.files.items() if name not in without}
-            manifest = replace(self.manifest, files={**noted, **{new.name: new.entry() for new in files}})
-            with Exchange() as exchange:
-                for new in files:
-                    target = places[new.name]
-                    if new.source.resolve() != target.resolve():
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copyfile(new.source, exchange.beside(target))
-                exchange.beside(self.folder / MANIFEST).write_text(dump(manifest), encoding="utf-8")
-                exchange.run(leaving=[self._inside(name) for name in without if name not in places])
-            self.manifest = manifest
+            entries = {new.name: new.entry() for new in files}
+            with self._alone(progress):
+                settle(self.folder, MANIFEST)  # what a process left that was killed
+                now = read_manifest(self.folder)
+                self._check_same(now, unchanged)
+                stay = {name: entry for name, entry in now.files.items() if name not in without}
+                after = replace(now, files={**stay, **entries})
+                between = replace(now, files={name: entry for name, entry in stay.items() if name not in entries})
+                moving = {n.name: n.source for n in files if n.source.resolve() != places[n.name].resolve()}
+                check_space(self.folder, sum(entries[name].size_bytes for name in moving))
+                leaving = [name for name in without if name in now.files and name not in entries]
+                index = Index(MANIFEST, dump(between), dump(after))
+                exchange(self.folder, moving, leaving, index, durable=not self._draft)
+            self.manifest = after
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise full_disk(self.folder, sum(new.source.stat().st_size for new in files), error) from error
             raise OutputError(
                 f"cannot write to {self.folder}: {error}", fix="free space or choose another folder"
             ) from error
 
+    def _alone(self, progress: Progress) -> AbstractContextManager[None]:
+        """While nobody else adds to the bundle."""
+        if self._draft:
+            return nullcontext()
+        return locked(
+            self.folder / LOCK, waiting=lambda holder: progress(f"waiting for {holder}, which adds files", 0, 0)
+        )
+
+    def _check_same(self, now: Manifest, unchanged: Collection[str]) -> None:
+        """Raise OutputError when what this bundle was opened as is not what lies there now."""
+        told = f"bundle {self.folder} has changed meanwhile: "
+        if (now.embedding_space, now.provenance) != (self.manifest.embedding_space, self.manifest.provenance):
+            raise OutputError(f"{told}it has been made anew", fix="run the command again")
+        for name in unchanged:
+            if now.files.get(name) != self.manifest.files.get(name):
+                raise OutputError(f"{told}{name} is not the one that was read", fix="run the command again")
+
     def _inside(self, name: str) -> Path:
         """The path of `name`, which must stay inside the folder."""
-        pure = PurePosixPath(name)
-        outside = pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts
-        path = self.folder / pure
-        if outside or not path.resolve().is_relative_to(self.folder.resolve()):
+        path = inside(self.folder, name)
+        if path is None:
             raise BundleCorruptError(
                 f"bundle {self.folder}: file name {name!r} leaves the bundle's folder",
                 fix="do not use this bundle; export the checkpoint again",
             )
         return path
+
+    def _check(self, hashes: bool) -> None:
+        """Raise BundleCorruptError unless every file is there as the manifest says."""
+        for name in self.manifest.files:
+            self._check_size(name)
+        if hashes:
+            from concurrent.futures import ThreadPoolExecutor  # a third of this module's import time
+
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(self._check_hash, self.manifest.files))
 
     def _check_size(self, name: str) -> None:
         path, entry = self._inside(name), self.manifest.files[name]
@@ -231,7 +300,10 @@ class Bundle:
             )
 
     def _check_hash(self, name: str) -> None:
-        actual, expected = sha256_file(self._inside(name)), self.manifest.files[name].sha256
+        try:
+            actual, expected = sha256_file(self._inside(name)), self.manifest.files[name].sha256
+        except OSError as error:
+            raise BundleCorruptError(f"bundle {self.folder}: {name} cannot be read: {error}", fix=COPY_AGAIN) from error
         if actual != expected:
             raise BundleCorruptError(
                 f"bundle {self.folder}: {name} is altered: sha256 {actual[:12]}..., expected {expected[:12]}...",
@@ -258,7 +330,7 @@ def create_bundle(folder: str | Path, manifest: Manifest, *, overwrite: bool = F
     work.chmod(0o755)
     try:
         write_text(work / MANIFEST, dump(manifest))
-        yield Bundle(work, manifest)
+        yield Bundle(work, manifest, draft=True)
         _take_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -281,6 +353,11 @@ def _take_place(work: Path, folder: Path) -> None:
     if not folder.exists():
         work.rename(folder)
         return
+    with locked(folder / LOCK):  # nobody is adding to it
+        _replace(work, folder)
+
+
+def _replace(work: Path, folder: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
     folder.rename(old)
     try:
@@ -289,3 +366,12 @@ def _take_place(work: Path, folder: Path) -> None:
         old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Tells one manifest from the next, which is another file."""
+    try:
+        facts = (folder / MANIFEST).stat()
+    except OSError:
+        return ()
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -12,6 +12,7 @@
     │   ├── BundleNotFoundError     there is no bundle at that path
     │   ├── BundleCorruptError      a file of the bundle is missing, truncated, altered or out of bounds
     │   └── BundleVersionError      the bundle was written by a newer schema
+    ├── EngineError                 a TensorRT engine cannot be built, or is not for this machine
     ├── BackendError                an inference engine cannot be used, or failed
     ├── ParityError                 outputs drift from the reference beyond a gate
     └── OutputError                 a result cannot be written
@@ -89,6 +90,10 @@ class BundleCorruptError(BundleError):
 
 class BundleVersionError(BundleError):
     """The bundle was written by a newer schema than this version reads."""
+
+
+class EngineError(ClipdeployError):
+    """A TensorRT engine cannot be built, or is not for this machine."""
 
 
 class BackendError(ClipdeployError):

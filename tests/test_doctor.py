@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from clipdeploy.doctor import Diagnosis, Imported, Probes, diagnose, this_machine
-from clipdeploy.doctor.jetson import parse_jetson
 from tests.bundles import make_bundle
 
 CPU = ("CPUExecutionProvider",)
@@ -167,27 +166,6 @@ def test_a_jetson_on_jetpack_5_is_told_to_move_on() -> None:
     assert fact(diagnosis, "JetPack") == "5.1.2"
     assert commands(diagnosis)[0].startswith("flash JetPack 6 or newer")
     assert [p.fix for p in diagnosis.problems] == ["pip install 'clipdeploy[cpu]'"]
-
-
-@pytest.mark.parametrize(
-    ("release", "package", "l4t", "jetpack"),
-    [
-        ("# R36 (release), REVISION: 4.4, GCID: 1", None, "36.4.4", "6.2.1"),
-        ("# R36 (release), REVISION: 9.9, GCID: 1", None, "36.9.9", "6"),
-        ("# R36 (release), REVISION: 4.4, GCID: 1", "6.2.1+b38", "36.4.4", "6.2.1"),
-        ("# R38 (release), REVISION: 2.0, GCID: 1", None, "38.2.0", "7.0"),
-        ("# R38 (release), REVISION: 4, GCID: 1", None, "38.4", "7.1"),
-        ("# R77 (release), REVISION: 1.0, GCID: 1", None, "77.1.0", None),
-    ],
-)
-def test_jetpack_versions(release: str, package: str | None, l4t: str, jetpack: str | None) -> None:
-    found = parse_jetson(release, jetpack_package=package, board=None)
-    assert found is not None
-    assert (found.l4t, found.jetpack) == (l4t, jetpack)
-
-
-def test_an_unknown_release_file_is_no_jetson() -> None:
-    assert parse_jetson("hello", jetpack_package=None, board=None) is None
 
 
 def test_it_checks_a_bundle(tmp_path: Path) -> None:

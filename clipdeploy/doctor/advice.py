@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from clipdeploy.doctor.hardware import Hardware
-from clipdeploy.doctor.jetson import SBSA_WHEELS, Jetson
-from clipdeploy.doctor.probes import Imported, Probes
 from clipdeploy.doctor.records import Advice
+from clipdeploy.machine.hardware import Hardware
+from clipdeploy.machine.jetson import SBSA_WHEELS, Jetson
+from clipdeploy.machine.probes import Imported, Probes
 
 EXPORT = {"torch": "torch", "onnx": "onnx", "onnxsim": "onnxsim", "open_clip": "open-clip-torch"}
 """Module -> distribution of the main libraries of the extra `export`."""

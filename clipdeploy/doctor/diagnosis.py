@@ -8,10 +8,10 @@ from pathlib import Path
 from clipdeploy import __version__
 from clipdeploy.bundle import Bundle
 from clipdeploy.doctor.advice import EXPORT, advise, install_runtime
-from clipdeploy.doctor.hardware import Hardware, find_hardware
-from clipdeploy.doctor.probes import Imported, Probes, this_machine
 from clipdeploy.doctor.records import Diagnosis, Fact, Problem
 from clipdeploy.errors import BundleError
+from clipdeploy.machine.hardware import Hardware, find_hardware
+from clipdeploy.machine.probes import Imported, Probes, this_machine
 
 # All of these bring the module `onnxruntime`; of two, whichever was installed last wins, file by file.
 ONNXRUNTIME_WHEELS = (
@@ -68,7 +68,7 @@ def _machine_facts(probes: Probes, hardware: Hardware) -> list[Fact]:
     if jetson is not None:
         facts.append(Fact("machine", "Jetson", f"{jetson.board or 'unknown board'}, Jetson Linux {jetson.l4t}"))
         facts.append(Fact("machine", "JetPack", jetson.jetpack or "unknown"))
-    gpus = [str(gpu) for gpu in hardware.gpus] or ["the Jetson's own" if jetson else "none found"]
+    gpus = [str(gpu) for gpu in hardware.gpus] or ["none found"]
     return [*facts, *(Fact("machine", "NVIDIA GPU", gpu) for gpu in gpus)]
 
 

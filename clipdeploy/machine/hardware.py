@@ -1,13 +1,16 @@
-"""Which accelerator the machine has."""
+"""Which accelerator the machine has, and what it is as a platform."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipdeploy.doctor.jetson import Jetson, parse_jetson
-from clipdeploy.doctor.probes import Probes
+from clipdeploy.machine.jetson import Jetson, parse_jetson
+from clipdeploy.machine.probes import Probes, this_machine
 
 _QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader")
+
+# names that some systems give to the same processor
+_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Hardware:
 
     Attributes:
         jetson: the Jetson this is, None when it is none.
-        gpus: NVIDIA GPUs that answer.
+        gpus: NVIDIA GPUs that answer; a Jetson's own goes by the name of its module, such as `Jetson Orin Nano`.
         silent_driver: first line of the NVIDIA driver's version, when it is loaded but nvidia-smi fails.
     """
 
@@ -42,17 +45,32 @@ class Hardware:
     @property
     def has_gpu(self) -> bool:
         """Whether there is an NVIDIA GPU to compute on."""
-        return bool(self.gpus) or self.jetson is not None
+        return bool(self.gpus)
+
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPU that engines are built for and run on, None without one."""
+        return self.gpus[0] if self.gpus else None
 
 
-def find_hardware(probes: Probes) -> Hardware:
-    """Ask for a Jetson and for NVIDIA GPUs."""
+def find_hardware(probes: Probes | None = None) -> Hardware:
+    """Ask for a Jetson and for NVIDIA GPUs; None asks this machine."""
+    probes = probes or this_machine()
     jetson = _jetson(probes)
     answer = probes.run(_QUERY)
     gpus = tuple(_parse(line) for line in (answer or "").splitlines() if line.strip())
+    if jetson is not None:
+        gpus = (_jetsons_own(jetson, gpus[0] if gpus else None), *gpus[1:])
     driver = probes.read("/proc/driver/nvidia/version")
     silent = driver.splitlines()[0].strip() if driver and answer is None and jetson is None else None
     return Hardware(jetson=jetson, gpus=gpus, silent_driver=silent)
+
+
+def platform_tag(probes: Probes | None = None) -> str:
+    """Operating system and processor, such as `linux-x86_64` or `linux-aarch64`."""
+    probes = probes or this_machine()
+    machine = probes.machine.lower()
+    return f"{probes.system.lower()}-{_PROCESSORS.get(machine, machine)}"
 
 
 def _jetson(probes: Probes) -> Jetson | None:
@@ -61,8 +79,18 @@ def _jetson(probes: Probes) -> Jetson | None:
         return None
     package = probes.run(("dpkg-query", "--show", "--showformat=${Version}", "nvidia-jetpack"))
     return parse_jetson(
-        release, jetpack_package=(package or "").strip() or None, board=probes.read("/proc/device-tree/model")
+        release,
+        jetpack_package=(package or "").strip() or None,
+        board=probes.read("/proc/device-tree/model"),
+        compatible=probes.read("/proc/device-tree/compatible"),
     )
+
+
+def _jetsons_own(jetson: Jetson, answer: Gpu | None) -> Gpu:
+    """A Jetson's GPU: nvidia-smi, where there is one, knows the chip alone, which small and large modules share."""
+    name = jetson.module or (answer.name if answer else "Jetson")
+    capability = jetson.compute_capability or (answer.compute_capability if answer else None)
+    return Gpu(name=name, compute_capability=capability, memory=None, driver=answer.driver if answer else None)
 
 
 def _parse(line: str) -> Gpu:

@@ -1,4 +1,4 @@
-"""How `doctor` looks at the machine: a record of small functions, which tests replace to play another machine."""
+"""How the machine is looked at: a record of small functions, which tests replace to play another machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,303 @@
+"""Which engine of a bundle runs on this machine: the one whose key fits, and no other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.engine_key import ENGINE_FILE, ENGINES, RECORD_FILE, Difference, EngineBackend, EngineKey
+from clipdeploy.errors import BundleCorruptError, EngineError, InputError
+from clipdeploy.machine import Probes, find_hardware, platform_tag, this_machine
+from clipdeploy.spec import Precision, Tower, from_dict
+
+VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version-compatible", "hardware-compatible"
+"""Flags of a key that loosen what must be equal."""
+
+_AMPERE = (8, 0)
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine in a bundle.
+
+    Attributes:
+        name: of its folder below `engines/`.
+        key: what it is tied to.
+        path: of the engine file.
+        size_bytes: of that file.
+        graph: name of the ONNX file that it was built from.
+        created: UTC, ISO 8601.
+    """
+
+    name: str
+    key: EngineKey
+    path: Path
+    size_bytes: int
+    graph: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Here:
+    """What an engine is to run on.
+
+    Attributes:
+        backend: the product that loads it.
+        version: of that product, in full.
+        platform: such as `linux-x86_64`.
+        gpu: name, None without a GPU.
+        compute_capability: such as `8.7`, None where it is not known.
+        jetpack: None off Jetson.
+    """
+
+    backend: EngineBackend
+    version: str
+    platform: str
+    gpu: str | None
+    compute_capability: str | None
+    jetpack: str | None
+
+
+def find_here(backend: EngineBackend, version: str, probes: Probes | None = None) -> Here:
+    """This machine with a product of this version; engines are keyed by what this says."""
+    probes = probes or this_machine()
+    hardware = find_hardware(probes)
+    gpu = hardware.gpu
+    return Here(
+        backend=backend,
+        version=version,
+        platform=platform_tag(probes),
+        gpu=gpu.name if gpu else None,
+        compute_capability=gpu.compute_capability if gpu else None,
+        jetpack=hardware.jetson.jetpack if hardware.jetson else None,
+    )
+
+
+def graph_sha256(bundle: Bundle, graph_name: str) -> str:
+    """The hash of a graph and of the weights beside it, from the manifest; nothing is read."""
+    files = bundle.manifest.files
+    if graph_name not in files:
+        raise InputError(f"bundle {bundle.folder} has no graph {graph_name!r}")
+    weights = files.get(f"{graph_name}.data")
+    if weights is None:
+        return files[graph_name].sha256
+    return hashlib.sha256(f"{files[graph_name].sha256} {weights.sha256}".encode()).hexdigest()
+
+
+def graph_now(bundle: Bundle, tower: Tower, precision: Precision) -> str | None:
+    """The hash of the graph that engines of this tower and precision are built from; None where there is none."""
+    try:
+        return graph_sha256(bundle, engine_graph(bundle, tower, precision))
+    except InputError:
+        return None
+
+
+def engine_graph(bundle: Bundle, tower: Tower, precision: Precision) -> str:
+    """The name of the graph that engines of this tower and precision are built from.
+
+    Raises:
+        InputError: there is none; what is there is named.
+    """
+    return bundle.graph_name(tower, precision, "tensorrt" if precision.quantised else None)
+
+
+def engines_of(bundle: Bundle) -> dict[str, EngineEntry]:
+    """The engines that the manifest names, by the names of their folders.
+
+    Raises:
+        BundleCorruptError: the record of one cannot be read.
+    """
+    found = {}
+    for record in bundle.manifest.files:
+        parts = record.split("/")
+        if len(parts) == 3 and parts[0] == ENGINES and parts[2] == RECORD_FILE:
+            plan = f"{ENGINES}/{parts[1]}/{ENGINE_FILE}"
+            if plan in bundle.manifest.files:
+                found[parts[1]] = _entry(bundle, parts[1], record, plan)
+    return found
+
+
+def stale_engines(bundle: Bundle) -> dict[str, EngineEntry]:
+    """The engines whose graph is no longer in the bundle, or is another one now; nothing can load them."""
+    return {
+        name: entry
+        for name, entry in engines_of(bundle).items()
+        if entry.key.graph_sha256 != graph_now(bundle, entry.key.tower, entry.key.precision)
+    }
+
+
+def differences(key: EngineKey, here: Here, graph: str | None) -> tuple[Difference, ...]:
+    """What keeps an engine from running here; empty where nothing does.
+
+    Args:
+        key: of the engine.
+        here: the machine.
+        graph: hash of the bundle's graph now, None where it has none.
+    """
+    found = [
+        Difference(name, getattr(key, name), getattr(here, name))
+        for name in ("backend", "platform")
+        if getattr(key, name) != getattr(here, name)
+    ]
+    if not _version_fits(key, here):
+        found.append(Difference("version", key.version, here.version))
+    if not _capability_fits(key, here):
+        found.append(Difference("compute_capability", key.compute_capabilities, here.compute_capability))
+    if key.backend == "tensorrt" and HARDWARE_COMPATIBLE not in key.flags:
+        found += [
+            Difference(name, getattr(key, name), getattr(here, name))
+            for name in ("gpu", "jetpack")
+            if getattr(key, name) != getattr(here, name)
+        ]
+    if key.graph_sha256 != graph:
+        found.append(Difference("graph_sha256", key.graph_sha256, graph))
+    return tuple(found)
+
+
+def choose_engine(
+    bundle: Bundle, tower: Tower, precision: Precision, here: Here, *, batch: int | None = None
+) -> EngineEntry:
+    """The engine of a bundle that runs here.
+
+    Of several, one built for exactly this machine comes before a portable one; then the one whose profile is made for
+    `batch`; then the newest.
+
+    Args:
+        bundle: opened.
+        tower: which encoder.
+        precision: number format of its graph.
+        here: see `find_here`.
+        batch: pictures or texts at once, which a profile must take; None takes any.
+
+    Raises:
+        EngineError: there is none that runs here; says what each differs in, and the command that builds one.
+        BundleCorruptError: the record of an engine cannot be read.
+    """
+    graph = graph_now(bundle, tower, precision)
+    engines = engines_of(bundle)
+    asked = [e for e in engines.values() if (e.key.tower, e.key.precision) == (tower, precision)]
+    candidates = [entry for entry in asked if entry.key.backend == here.backend]
+    what = f"{here.backend} engine of the {tower.value} tower in {precision.value}"
+    if not candidates:
+        have = ", ".join(sorted(engines)) or "none"
+        raise EngineError(
+            f"bundle {bundle.folder} holds no {what}; engines it holds: {have}",
+            fix="build it on this machine: " + build_command(bundle.folder, tower, precision, here, batch=batch),
+        )
+    parted = {entry.name: differences(entry.key, here, graph) for entry in candidates}
+    fitting = [entry for entry in candidates if not parted[entry.name]]
+    if not fitting:
+        nearest = sorted(candidates, key=lambda entry: len(parted[entry.name]))
+        lines = [f"  {entry.name}: {'; '.join(map(str, parted[entry.name]))}" for entry in nearest[:_SHOWN]]
+        more = [f"  and {len(nearest) - _SHOWN} more"] if len(nearest) > _SHOWN else []
+        command = build_command(bundle.folder, tower, precision, here, like=nearest[0].key, batch=batch)
+        raise EngineError(
+            "\n".join([f"no {what} in bundle {bundle.folder} runs here:", *lines, *more]),
+            fix=f"build it anew on this machine: {command}",
+        )
+    taking = [entry for entry in fitting if batch is None or _distance(entry.key, batch) is not None]
+    if not taking:
+        bands = " and ".join(f"{p.smallest}..{p.largest}" for entry in fitting for p in entry.key.profiles)
+        command = build_command(bundle.folder, tower, precision, here, like=fitting[0].key, batch=batch)
+        raise EngineError(
+            f"no {what} in bundle {bundle.folder} takes a batch of {batch}; they take {bands}",
+            fix=f"build one that does: {command}",
+        )
+    return max(taking, key=lambda entry: (-_looseness(entry.key), -(_distance(entry.key, batch) or 0), entry.created))
+
+
+def build_command(
+    folder: Path,
+    tower: Tower,
+    precision: Precision,
+    here: Here,
+    *,
+    like: EngineKey | None = None,
+    batch: int | None = None,
+) -> str:
+    """The command line that builds an engine for `here`.
+
+    Args:
+        folder: of the bundle.
+        tower: which encoder.
+        precision: of its graph.
+        here: the machine that runs it.
+        like: an engine whose batch sizes and options to keep.
+        batch: a batch size that it must take.
+    """
+    words = ["clipdeploy", "build-engine", str(folder), "--tower", tower.value, "--precision", precision.value]
+    words += ["--backend", here.backend]
+    profiles = [(p.smallest, p.usual, p.largest) for p in like.profiles] if like else []
+    if batch is not None and not any(low <= batch <= high for low, _, high in profiles):
+        profiles.append((batch, batch, batch))
+    for profile in profiles:
+        words += ["--batch", ",".join(map(str, profile))]
+    if here.backend == "tensorrt-rtx" and here.compute_capability:
+        words += ["--compute-capability", here.compute_capability]
+    for flag in like.flags if like else ():
+        name, _, value = flag.partition("=")
+        words += [f"--{name}", *([value] if value else [])]
+    return shlex.join(words)
+
+
+def _entry(bundle: Bundle, name: str, record: str, plan: str) -> EngineEntry:
+    path = bundle.path(record)
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        key = from_dict(EngineKey, data["key"], where=f"{record}.key")
+        graph, created = str(data["graph"]), str(data["created"])
+    except (OSError, ValueError, KeyError, TypeError) as error:  # InputError is a ValueError
+        raise BundleCorruptError(
+            f"{path} is no record of an engine: {error}",
+            fix="pip install --upgrade clipdeploy, or build the engine anew: clipdeploy build-engine --overwrite",
+        ) from error
+    return EngineEntry(name, key, bundle.path(plan), bundle.manifest.files[plan].size_bytes, graph, created)
+
+
+def _version_fits(key: EngineKey, here: Here) -> bool:
+    """The same version; or, for version-compatible engines, a later one of the same major or of the one that follows.
+
+    TensorRT carries engines over from 8 to 10 and from 10 to 11, and over no other change of the major version:
+    https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/support-matrix.html
+    """
+    if key.version == here.version or key.backend != here.backend:
+        return True  # versions of two products cannot be compared
+    if VERSION_COMPATIBLE not in key.flags:
+        return False
+    built, now = _numbers(key.version), _numbers(here.version)
+    return now[:2] >= built[:2] and (now[0] == built[0] or (built[0], now[0]) in ((8, 10), (10, 11)))
+
+
+def _capability_fits(key: EngineKey, here: Here) -> bool:
+    if here.compute_capability is None:
+        return False
+    if here.compute_capability in key.compute_capabilities:
+        return True
+    return HARDWARE_COMPATIBLE in key.flags and _numbers(here.compute_capability) >= _AMPERE
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """`10.3.0.30` as (10, 3, 0, 30); what is no number ends it."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers) or (0,)
+
+
+def _looseness(key: EngineKey) -> int:
+    return sum(flag in key.flags for flag in (VERSION_COMPATIBLE, HARDWARE_COMPATIBLE))
+
+
+def _distance(key: EngineKey, batch: int | None) -> int | None:
+    """How far the nearest profile's usual batch is from this one; None where none takes it."""
+    if batch is None:
+        return 0
+    return min((abs(p.usual - batch) for p in key.profiles if p.smallest <= batch <= p.largest), default=None)
