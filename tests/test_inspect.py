@@ -1,4 +1,4 @@
-"""What is in bundles, graphs and checkpoints."""
+"""What is in bundles, engines, graphs and checkpoints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BundleCorruptError, InputError
 from clipdeploy.findings import Finding
-from clipdeploy.inspect import BundleInfo, GraphInfo, inspect_checkpoint, inspect_path, kind_of
+from clipdeploy.inspect import BundleInfo, EngineInfo, GraphInfo, LayerKind, inspect_checkpoint, inspect_path, kind_of
 from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import Precision, TensorSpec, to_dict
 from tests.bundles import make_bundle
+from tests.engine_records import engine_key, write_engine
 
 
 @pytest.fixture
@@ -139,6 +140,35 @@ def test_a_path_that_is_neither(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"does not exist|is neither"):
         inspect_path(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["", "engine.plan", "engine.json"])
+def test_an_engine(tmp_path: Path, name: str) -> None:
+    folder = write_engine(tmp_path / "engine")
+    assert kind_of(str(folder / name)) == "engine"
+    info = inspect_path(folder / name)
+    assert isinstance(info, EngineInfo)
+    assert info.path == folder / "engine.plan"
+    assert info.record.key == engine_key()
+    assert info.kinds == (
+        LayerKind("gemm", ("Half",), ("Half",), ("Half",), 3),
+        LayerKind("kgen", ("Half",), (), ("Int8",), 1),
+    )
+
+
+def test_engines_that_cannot_be_inspected(tmp_path: Path) -> None:
+    folder = write_engine(tmp_path / "engine")
+    (folder / "engine.plan").write_bytes(b"short")
+    with pytest.raises(BundleCorruptError, match="5 bytes"):
+        inspect_path(folder)
+    (folder / "engine.json").write_text("{}")
+    with pytest.raises(BundleCorruptError, match="no record of an engine"):
+        inspect_path(folder)
+    (tmp_path / "alone.plan").write_bytes(b"engine")
+    for name, said in (("alone.plan", "has no engine.json beside it"), ("gone/engine.plan", "does not exist")):
+        assert kind_of(str(tmp_path / name)) == "engine"
+        with pytest.raises(InputError, match=said):
+            inspect_path(tmp_path / name)
 
 
 def test_kinds_are_told_apart(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

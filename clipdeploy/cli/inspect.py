@@ -1,4 +1,4 @@
-"""`clipdeploy inspect`: what is in a bundle, a graph or a checkpoint."""
+"""`clipdeploy inspect`: what is in a bundle, an engine, a graph or a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.findings import findings_text, summary
-from clipdeploy.cli.text import pairs, plural, size, table
+from clipdeploy.cli.text import one_line, pairs, plural, size, table
 from clipdeploy.cli.verb import Verb
+from clipdeploy.engine_key import EngineKey
 from clipdeploy.findings import worst
-from clipdeploy.inspect import BundleInfo, CheckpointInfo, GraphInfo, ParitySummary
+from clipdeploy.inspect import BundleInfo, CheckpointInfo, EngineInfo, GraphInfo, ParitySummary
 from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import ModelSpec, TensorSpec, to_dict
 
 EXAMPLES = (
     "clipdeploy inspect b32",
     "clipdeploy inspect b32/visual.onnx --json",
+    "clipdeploy inspect b32/engines/visual_fp16_tensorrt-10.3.0_sm87_1f0c93aa",
     "clipdeploy inspect ViT-B-32 --pretrained finetuned.safetensors",
 )
 
@@ -30,11 +32,14 @@ EXAMPLES = (
 @click.option("--no-hashes", is_flag=True, help="Compare a bundle's files by size only, not by sha256.")
 @options.checkpoint
 def inspect(console: Console, path: str, no_hashes: bool, stated: dict[str, Any]) -> ExitCode:
-    """Show what is in a bundle, an ONNX graph or a checkpoint.
+    """Show what is in a bundle, a TensorRT engine, an ONNX graph or a checkpoint.
 
-    PATH is a bundle's folder, an .onnx file, or a checkpoint as export takes it, with the same
-    options. Every file of a bundle is checked against its sha256. A graph and a checkpoint need
-    the extra export.
+    PATH is a bundle's folder, an engine's folder inside it, an .onnx file, or a checkpoint as export
+    takes it, with the same options. Every file of a bundle is checked against its sha256. A graph
+    and a checkpoint need the extra export.
+
+    An engine is shown as its record tells it: what it is tied to, how it was made, its layers by
+    kind and type, and whether it is what was asked for.
 
     A checkpoint is loaded and looked at, not exported: what export would refuse, and what it would
     only note. Exit code 1 when something is bad.
@@ -50,8 +55,13 @@ def inspect(console: Console, path: str, no_hashes: bool, stated: dict[str, Any]
         console.result({"kind": kind, "state": state, **to_dict(checkpoint)}, _checkpoint_text(checkpoint))
         return ExitCode.FAILED if state == "bad" else ExitCode.OK
     if any(stated.values()):
-        raise click.UsageError(f"{path} is a {kind}; the options that say what a checkpoint is go with a checkpoint.")
+        what = "an engine" if kind == "engine" else f"a {kind}"
+        raise click.UsageError(f"{path} is {what}; the options that say what a checkpoint is go with a checkpoint.")
     info = inspect_path(Path(path), check_hashes=not no_hashes)
+    if isinstance(info, EngineInfo):
+        state = worst(info.record.findings)
+        console.result({"kind": kind, "state": state, **to_dict(info)}, _engine_text(info))
+        return ExitCode.FAILED if state == "bad" else ExitCode.OK
     if isinstance(info, BundleInfo):
         console.result({"kind": kind, **to_dict(info)}, _bundle_text(info, checked=not no_hashes))
     else:
@@ -146,6 +156,50 @@ def _graph_text(info: GraphInfo) -> str:
     ]
     nodes = table(("operator", "nodes"), [(op, str(count)) for op, count in info.nodes.items()], right=(1,))
     return "\n".join([f"graph {info.path}", pairs(facts), "", f"{plural(sum(info.nodes.values()), 'node')}", nodes])
+
+
+def _engine_text(info: EngineInfo) -> str:
+    record, key = info.record, info.record.key
+    facts = [
+        ("engine", f"{key.tower.value} tower in {key.precision.value}, from {record.graph}"),
+        ("built by", f"{key.backend} {key.version} on {key.platform}, {record.created}, {record.build_seconds:.1f} s"),
+        ("runs on", _runs_on(key)),
+        ("batch", "; ".join(f"{p.smallest} to {p.largest}, tuned for {p.usual}" for p in key.profiles)),
+        ("flags", ", ".join(key.flags) or "none"),
+        ("graph", f"sha256 {key.graph_sha256}"),
+        ("file", size(record.size_bytes)),
+        ("tools", ", ".join(f"{name} {version}" for name, version in record.tools.items())),
+    ]
+    shown = [f"engine {info.path.parent}", pairs(facts), "", *_layers_text(info)]
+    if record.findings:
+        shown += ["", summary(record.findings), findings_text(record.findings)]
+    if record.warnings:
+        shown += ["", f"{plural(len(record.warnings), 'warning')} of the builder"]
+        shown += [f"  {one_line(warning)}" for warning in record.warnings]
+    return "\n".join(shown)
+
+
+def _runs_on(key: EngineKey) -> str:
+    parts = [f"compute capability {', '.join(key.compute_capabilities)}"] if key.compute_capabilities else []
+    parts += [key.gpu] if key.gpu else []
+    parts += [f"JetPack {key.jetpack}"] if key.jetpack else []
+    return ", ".join(parts)
+
+
+def _layers_text(info: EngineInfo) -> list[str]:
+    report = info.record.report
+    if not report.layers:
+        return ["layers: neither the builder nor the engine told"]
+    head = f"{plural(len(report.layers), 'layer')}, as the {report.source} tells"
+    if report.attention_blocks:
+        fused = "?" if report.attention_fused is None else report.attention_fused
+        head += f"; {fused} of {plural(report.attention_blocks, 'attention block')} in one layer each"
+    rows = [(k.kind, *map(_types, (k.reads, k.constants, k.writes)), str(k.count)) for k in info.kinds]
+    return [head, table(("kind", "reads", "constants", "writes", "layers"), rows, right=(4,))]
+
+
+def _types(names: tuple[str, ...]) -> str:
+    return " ".join(names) or "-"
 
 
 def _tensor(spec: TensorSpec) -> str:

@@ -19,7 +19,7 @@ Sections = Mapping[str, Mapping[str, str]]
 class LazyGroup(click.Group):
     """Verbs named in `sections`; the verb `x` is the command `x` of the module `{package}.x`.
 
-    Where `x` is a word of Python's own, such as `import`, both are called `x_`.
+    Where `x` is a word of Python's own, such as `import`, both are called `x_`; a dash becomes an underscore.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
         """Import and return a verb, None for a name that is none."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"{self.package}.{name}"), name)
         assert isinstance(command, click.Command)
         return command
@@ -63,13 +63,13 @@ class LazyGroup(click.Group):
         """Write the verbs by section, without importing one."""
         for title, verbs in self.sections.items():
             with formatter.section(title):
-                formatter.write_dl(list(verbs.items()), col_max=10)
+                formatter.write_dl(list(verbs.items()), col_max=14)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write examples and exit codes behind the options."""
         write_examples(formatter, self.examples)
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), text) for code, text in MEANING.items()], col_max=10)
+            formatter.write_dl([(str(int(code)), text) for code, text in MEANING.items()], col_max=14)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:

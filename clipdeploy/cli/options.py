@@ -43,7 +43,11 @@ def bundle(function: F) -> F:
 def engine(function: F) -> F:
     """Which graphs, and which engine runs them."""
     function = click.option(
-        "--backend", default="auto", show_default=True, metavar="NAME", help="Inference engine. auto says its choice."
+        "--backend",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        help="onnxruntime; tensorrt or tensorrt-rtx, to run what build-engine built; or auto, which says its choice.",
     )(function)
     function = click.option(
         "--target",

@@ -16,8 +16,10 @@ SECTIONS = {
         "export": "Make a bundle from a checkpoint.",
         "import": "Make a bundle from ONNX graphs that others exported.",
         "quantize": "Add graphs in FP16, BF16, INT8 or FP8, inside an accuracy budget.",
+        "check": "Say what a TensorRT takes of a bundle, without a GPU.",
+        "build-engine": "Add TensorRT engines to a bundle, for TensorRT or TensorRT for RTX.",
         "verify": "Prove that a bundle answers as its checkpoint does.",
-        "inspect": "Show what is in a bundle, an ONNX graph or a checkpoint.",
+        "inspect": "Show what is in a bundle, a TensorRT engine, an ONNX graph or a checkpoint.",
     },
     "Use a bundle": {
         "classify": "Say what is in pictures.",
@@ -28,6 +30,7 @@ SECTIONS = {
 EXAMPLES = (
     "clipdeploy export ViT-B-32 --pretrained laion2b_s34b_b79k -o b32",
     "clipdeploy quantize b32 --precision int8 --calibration-data photos/",
+    "clipdeploy build-engine b32 --precision int8 --tower image",
     "clipdeploy verify b32",
     'clipdeploy classify b32 photos/ --labels "a dog,a cat,a car"',
     "clipdeploy embed b32 photos/ -o photos.npz",
@@ -49,7 +52,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def root(debug: bool) -> None:
     """Take a CLIP checkpoint to the edge.
 
-    The way is: checkpoint -> export -> verify -> use.
+    The way is: checkpoint -> export -> verify -> quantize -> build-engine -> use.
 
     What travels is a bundle: a folder with two ONNX graphs, the tokenizer, golden samples and a
     manifest. Only export needs PyTorch. A device needs the bundle and this package.

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
+from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import BackendError, InputError, MissingExtraError
 from clipdeploy.runtime.session import Session
 
 ONNXRUNTIME = "onnxruntime"
-# Engines that the project is made for and that this version has no session for.
-_LATER = ("openvino", "tensorrt", "tensorrt-rtx")
+# An engine that the project is made for and that this version has no session for.
+_LATER = ("openvino",)
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,22 @@ def choose_backend(backend: str = "auto") -> BackendChoice:
         MissingExtraError: the engine is not installed.
     """
     if backend == "auto":
-        choice = BackendChoice(ONNXRUNTIME, "chosen by auto: ONNX Runtime on the CPU is this version's only engine")
+        reason = "chosen by auto: ONNX Runtime on the CPU; TensorRT runs only when it is asked for by name"
+        choice = BackendChoice(ONNXRUNTIME, reason)
     elif backend == ONNXRUNTIME:
         choice = BackendChoice(ONNXRUNTIME, "asked for by name; runs on the CPU")
+    elif (engine := engine_backend(backend)) is not None:
+        from clipdeploy.runtime.trt.product import is_installed, missing
+
+        if not is_installed(engine):
+            raise missing(engine)
+        return BackendChoice(engine, "asked for by name")
     elif backend in _LATER:
         raise BackendError(
             f"backend {backend!r} is not in this version of clipdeploy", fix=f'pass backend="{ONNXRUNTIME}" or "auto"'
         )
     else:
-        names = ["auto", ONNXRUNTIME]
+        names = ["auto", ONNXRUNTIME, *get_args(EngineBackend)]
         near = get_close_matches(str(backend), names, n=1, cutoff=0.4)
         raise InputError(
             f"unknown backend {backend!r}; expected one of {', '.join(names)}",
@@ -56,10 +65,15 @@ def choose_backend(backend: str = "auto") -> BackendChoice:
     return choice
 
 
+def engine_backend(name: str) -> EngineBackend | None:
+    """`name` where it is a backend that runs a bundle's built engines, not its graphs; else None."""
+    return next((backend for backend in get_args(EngineBackend) if backend == name), None)
+
+
 def open_session(
     graph: Path, *, backend: str = "auto", threads: int | None = None, as_written: bool = False
 ) -> Session:
-    """Load a graph into an engine.
+    """Load a graph into an engine. Built engines are loaded from a bundle: `clipdeploy.load`.
 
     Args:
         graph: path of an ONNX file with one input and one output.
@@ -73,7 +87,12 @@ def open_session(
         BackendError: the engine is not in this version, or cannot load the graph.
     """
     check_threads(threads)
-    choose_backend(backend)
+    choice = choose_backend(backend)
+    if choice.name != ONNXRUNTIME:
+        raise BackendError(
+            f"{choice.name} runs engines that were built from a graph, not the graph {graph}",
+            fix=f"build them: clipdeploy build-engine BUNDLE --backend {choice.name}; load them with clipdeploy.load",
+        )
     from clipdeploy.runtime.ort import OrtSession
 
     return OrtSession(graph, threads=threads, fuse_qdq=not as_written)

@@ -10,7 +10,7 @@ from clipdeploy.errors import BackendError, InputError
 from clipdeploy.runtime.backends import ONNXRUNTIME, BackendChoice
 from clipdeploy.spec import Precision, Target, Tower
 
-_TARGET_OF: dict[str, Target] = {ONNXRUNTIME: "cpu"}
+_TARGET_OF: dict[str, Target] = {ONNXRUNTIME: "cpu", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt"}
 """What an engine's own 8-bit graphs are made for."""
 
 
@@ -72,11 +72,16 @@ def choose_graphs(
         stand_ins: graphs to load instead.
 
     Raises:
-        InputError: no encoder has the precision; one has it for another target only; or none has fp32 either.
+        InputError: no encoder has the precision; one has it for another target only, or for one that the engine does
+            not run; or none has fp32 either.
         BackendError: the engine does not compute in it.
     """
     instead = stand_ins or StandIns()
     wanted = (target or _TARGET_OF.get(backend.name)) if precision.quantised else None
+    if wanted == "cpu" and backend.name != ONNXRUNTIME:
+        raise InputError(
+            f"{backend.name} runs no graphs that are made for processors", fix='leave target away, or pass "tensorrt"'
+        )
     towers = [tower for tower in Tower if bundle.precisions(tower)]
     having = [tower for tower in towers if precision in bundle.precisions(tower)]
     if having and precision is Precision.BF16 and backend.name == ONNXRUNTIME and not instead.graphs:
@@ -93,7 +98,7 @@ def choose_graphs(
             note = f"{own.value}, since there is no {precision.value} graph"
         elif tower in instead.graphs:
             note = instead.reason
-        elif made_for == "tensorrt":
+        elif made_for == "tensorrt" and backend.name == ONNXRUNTIME:
             note = "made for TensorRT, computed here as it is written: to check it, not for speed"
         path = instead.graphs.get(tower, bundle.path(name))
         chosen[tower] = GraphChoice(name, path, own, made_for, note)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BackendError, BundleCorruptError, InputError, TextError
-from clipdeploy.runtime.backends import BackendChoice, check_threads, choose_backend, open_session
+from clipdeploy.runtime.backends import BackendChoice, check_threads, choose_backend, engine_backend, open_session
 from clipdeploy.runtime.batches import BATCH_SIZE, batches, check_batch_size, many_images, many_texts
 from clipdeploy.runtime.choose import GraphChoice, StandIns, check_target, choose_graphs, told
 from clipdeploy.runtime.image import ImageLike, ImageProcessor, is_single
@@ -25,6 +25,7 @@ from clipdeploy.runtime.session import Session
 from clipdeploy.spec import ModelSpec, Precision, Target, Tower
 
 if TYPE_CHECKING:
+    from clipdeploy.runtime.tensorrt import Engines
     from clipdeploy.runtime.tokenizer import Tokenizer
 
 __all__ = ["Classification", "Clip", "load"]
@@ -49,7 +50,8 @@ def load(
         bundle: the folder that `clipdeploy export` wrote.
         precision: number format of the graphs, such as `fp32`. An encoder that has no graph of it runs in fp32, as
             `Clip.precisions` tells; one of them must have it.
-        backend: inference engine, or `auto`, whose choice and reason `Clip.backend` tells.
+        backend: `onnxruntime`; `tensorrt` or `tensorrt-rtx`, which run what `clipdeploy build-engine` built, of one
+            encoder at least; or `auto`, whose choice and reason `Clip.backend` tells.
         target: whose 8-bit graphs to take. None takes those made for the engine; `tensorrt` has ONNX Runtime compute
             TensorRT's as they are written, slowly, to check them.
         threads: for one run of an encoder and for opening pictures; None takes what the machine has.
@@ -59,7 +61,8 @@ def load(
     Raises:
         BundleError: the bundle cannot be opened.
         InputError: it lacks the precision, or has it for another target only, or an argument is wrong.
-        MissingExtraError, BackendError: the engine is not installed, or not in this version.
+        MissingExtraError, BackendError: the engine is not installed, not in this version, or has no GPU to run on.
+        EngineError: no encoder has a built engine that fits this machine; says where they part, and what builds one.
     """
     check_threads(threads)
     wanted = Precision.parse(precision)
@@ -67,7 +70,21 @@ def load(
     check_target(target)
     engine = choose_backend(backend)
     graphs = choose_graphs(opened, wanted, engine, target=target, stand_ins=stand_ins)
-    return Clip(opened, precision=wanted, backend=told(engine, graphs), graphs=graphs, threads=threads)
+    engines = _engines(opened, engine, graphs)
+    if engines is not None:
+        engine = BackendChoice(engine.name, f"{engine.reason}: {engines.reason}")
+    choice = told(engine, graphs)
+    return Clip(opened, precision=wanted, backend=choice, graphs=graphs, engines=engines, threads=threads)
+
+
+def _engines(bundle: Bundle, backend: BackendChoice, graphs: Mapping[Tower, GraphChoice]) -> Engines | None:
+    """The bundle's built engines, where the backend runs such."""
+    name = engine_backend(backend.name)
+    if name is None:
+        return None
+    from clipdeploy.runtime.tensorrt import find_engines
+
+    return find_engines(bundle, name, {tower: graph.precision for tower, graph in graphs.items()})
 
 
 class Clip:
@@ -90,6 +107,7 @@ class Clip:
         precision: Precision,
         backend: BackendChoice,
         graphs: Mapping[Tower, GraphChoice],
+        engines: Engines | None = None,
         threads: int | None = None,
     ) -> None:
         self.bundle = bundle
@@ -99,6 +117,7 @@ class Clip:
         self.backend = backend
         self.embedding_space = bundle.manifest.embedding_space
         self.images = ImageProcessor(self.spec.pixels, workers=threads)
+        self._engines = engines
         self._threads = threads
         self._sessions: dict[Tower, Session] = {}
         self._banks: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], Embeddings] = OrderedDict()
@@ -297,28 +316,35 @@ class Clip:
             if self._closed:
                 raise BackendError(f"the Clip of {self.bundle.folder} is closed", fix="load the bundle again")
             if tower not in self._sessions:
-                graph = self.graph(tower)
-                session = open_session(
-                    graph.path, backend=self.backend.name, threads=self._threads, as_written=graph.as_written
-                )
+                session = self._open(tower)
                 self._check_graph(session, tower)
                 self._sessions[tower] = session
             return self._sessions[tower]
 
+    def _open(self, tower: Tower) -> Session:
+        graph = self.graph(tower)
+        if self._engines is not None:
+            return self._engines.open(tower)
+        return open_session(graph.path, backend=self.backend.name, threads=self._threads, as_written=graph.as_written)
+
     def _check_graph(self, session: Session, tower: Tower) -> None:
         """Raise BundleCorruptError when a graph is not the one that the manifest describes."""
         spec = self.spec.tower(tower)
+        what, fix = "graph", "export the checkpoint again"
+        if self._engines is not None:
+            what, fix = "engine", "build it again: clipdeploy build-engine --overwrite"
         for given, said in ((session.input, spec.input), (session.output, spec.output)):
             if (given.name, given.dtype, given.shape[1:]) != (said.name, said.dtype, said.shape[1:]):
                 raise BundleCorruptError(
-                    f"bundle {self.bundle.folder}: the {tower.value} graph has {given}, the manifest says {said}",
-                    fix="export the checkpoint again",
+                    f"bundle {self.bundle.folder}: the {tower.value} {what} has {given}, the manifest says {said}",
+                    fix=fix,
                 )
 
     def _run(self, tower: Tower, batch: NDArray[Any], batch_size: int) -> Embeddings:
-        """Any number of rows through an encoder, `batch_size` at a time."""
+        """Any number of rows through an encoder, `batch_size` at a time, or as many as it takes."""
         check_batch_size(batch_size)
         session = self._session(tower)
+        batch_size = min(batch_size, session.largest_batch or batch_size)
         empty = isinstance(batch, np.ndarray) and batch.ndim == len(session.input.shape) and len(batch) == 0
         if empty:
             return self._joined([])

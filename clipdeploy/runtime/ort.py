@@ -60,6 +60,7 @@ class OrtSession:
                 fix="upgrade onnxruntime, or export the checkpoint again with a lower --opset",
             ) from error
         self._session: Any = session
+        self.largest_batch: int | None = None
         self._graph = graph
         self.name = f"onnxruntime:{_PROVIDER}"
         self.input = _only(session.get_inputs(), "input", graph)

@@ -26,6 +26,10 @@ class Session(Protocol):
     def output(self) -> TensorSpec:
         """What `run` gives."""
 
+    @property
+    def largest_batch(self) -> int | None:
+        """Rows that `run` takes at most; None where there is no limit."""
+
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """One batch through the encoder: `input` -> `output`, the first axis of both being the batch.
 

@@ -23,7 +23,10 @@ from clipdeploy.versions import installed
 BATCH = 8
 """Samples that go through a tower together, at most. Never one alone where there are more."""
 
-RUNTIME_LIBRARIES = ("numpy", "Pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino")
+RUNTIME_LIBRARIES = (
+    *("numpy", "Pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("tensorrt", "tensorrt-rtx", "cuda-python"),
+)
 REFERENCE_LIBRARIES = ("torch", "torchvision", "open_clip_torch", "transformers", "numpy", "Pillow")
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from clipdeploy.export.graph.passes.matching import constant_array, replace_constant
 from clipdeploy.export.towers.attention import MASK_FLOOR
+from clipdeploy.graphs.matching import constant_array, replace_constant
 
 _CARRIES_A_MASK = frozenset(
     ("Add", "Where", "Expand", "Unsqueeze", "Squeeze", "Reshape", "Slice", "Concat", "Transpose")

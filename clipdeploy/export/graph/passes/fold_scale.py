@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from clipdeploy.export.graph.passes.matching import constant_array, other_input, replace_constant, single_user
+from clipdeploy.graphs.matching import constant_array, other_input, replace_constant, single_user
 
 
 @dataclass(frozen=True)

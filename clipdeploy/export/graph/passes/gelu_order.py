@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from clipdeploy.export.graph.passes.matching import other_input, scalar, single_user
+from clipdeploy.graphs.matching import other_input, scalar, single_user
 
 
 def gelu_order(model: ir.Model) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from clipdeploy.export.graph.passes.matching import constant_array, new_constant
+from clipdeploy.graphs.matching import constant_array, new_constant
 
 
 def slices_to_split(model: ir.Model) -> int:

@@ -1,4 +1,4 @@
-"""What passes ask of a graph."""
+"""What rewrites of a graph ask of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,117 @@
+"""A bundle's TensorRT engines on this machine's GPU: latency, throughput, and their answers beside ONNX Runtime's.
+
+    python -m bench.engines BUNDLE [--backend tensorrt-rtx] [--precision fp16 int8] [--batch 1 8 32] [--json FILE]
+
+Needs an NVIDIA GPU, and engines that `clipdeploy build-engine` built here. A time is one `run`: pixels from the
+machine's memory to the GPU, the engine, and embeddings back. Engines are timed side by side in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.common import OUT, environment, interleaved, table, write_json
+from clipdeploy.bundle import Bundle
+from clipdeploy.errors import ClipdeployError
+from clipdeploy.runtime.backends import engine_backend
+from clipdeploy.runtime.ort import OrtSession
+from clipdeploy.runtime.tensorrt import Engines, find_engines
+from clipdeploy.runtime.trt.session import TensorRtSession
+from clipdeploy.spec import Precision, Tower
+from clipdeploy.verify import read_golden
+
+
+def main() -> None:
+    """Time the engines, print a table, write the record."""
+    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path, help="a bundle with engines for this machine")
+    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "tensorrt-rtx"])
+    parser.add_argument("--tower", default="image", choices=[tower.value for tower in Tower])
+    parser.add_argument(
+        "--precision", nargs="+", default=[p.value for p in Precision], help="those without one are told"
+    )
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32], help="rows of one run")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=50, help="measured calls a round (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=OUT / "engines.json", help="result file (default: %(default)s)")
+    options = parser.parse_args()
+
+    backend, tower = engine_backend(options.backend), Tower(options.tower)
+    assert backend is not None  # one of the choices
+    bundle = Bundle.open(options.bundle)
+    sessions: dict[Precision, TensorRtSession] = {}
+    lacking: dict[str, str] = {}
+    engines: Engines | None = None
+    for precision in map(Precision.parse, options.precision):
+        try:
+            engines = find_engines(bundle, backend, {tower: precision})
+            sessions[precision] = engines.open(tower)
+        except ClipdeployError as error:
+            lacking[precision.value] = error.message
+            print(f"{precision.value}: {error}")
+    if engines is None or not sessions:
+        raise SystemExit("no engine runs here")
+
+    rows = _rows(bundle, tower, max(options.batch))
+    cosines = {precision: _cosine(bundle, tower, precision, session, rows) for precision, session in sessions.items()}
+    results: list[dict[str, Any]] = []
+    for batch in options.batch:
+        candidates = {p.value: partial(s.run, rows[:batch]) for p, s in sessions.items() if batch <= s.largest_batch}
+        if not candidates:
+            print(f"no engine takes a batch of {batch}")
+            continue
+        for name, timing in interleaved(candidates, rounds=options.rounds, calls=options.calls).items():
+            cosine = cosines[Precision(name)]
+            per_second = batch / timing.median_ms * 1e3
+            told = {"precision": name, "batch": batch, "per_second": round(per_second, 1), "least_cosine": cosine}
+            results.append({**told, **asdict(timing)})
+    here = engines.here
+    record = {
+        "environment": {**environment(threads=0), "gpu": asdict(engines.cuda.gpu), "here": asdict(here)},
+        "model": bundle.model.name,
+        "tower": tower.value,
+        "results": results,
+        "lacking": lacking,
+    }
+    print(f"{bundle.model.name}, {tower.value} encoder: {engines.reason}")
+    head = ("precision", "batch", "median ms", "p90 ms", "a second", "cosine to ONNX Runtime")
+    print(table(head, [_line(result) for result in results]))
+    write_json(options.json, record)
+    for session in sessions.values():
+        session.close()
+
+
+def _rows(bundle: Bundle, tower: Tower, count: int) -> np.ndarray:
+    """The golden samples, over and over until there are `count`."""
+    golden = read_golden(bundle)
+    rows = golden.pixels if tower is Tower.IMAGE else golden.input_ids.astype(bundle.model.text.input.dtype)
+    return np.ascontiguousarray(rows[np.arange(count) % len(rows)])
+
+
+def _cosine(
+    bundle: Bundle, tower: Tower, precision: Precision, session: TensorRtSession, rows: np.ndarray
+) -> float | None:
+    """The least cosine to ONNX Runtime on the same graph; None for bf16, which it does not compute."""
+    if precision is Precision.BF16:
+        return None
+    rows = rows[: min(8, session.largest_batch)]
+    graph = bundle.graph(tower, precision, "tensorrt" if precision.quantised else None)
+    theirs = OrtSession(graph, fuse_qdq=False).run(rows)
+    return round(float((session.run(rows).astype(np.float64) * theirs).sum(axis=1).min()), 7)
+
+
+def _line(result: dict[str, Any]) -> tuple[str, ...]:
+    cosine = result["least_cosine"]
+    numbers = (f"{result[name]:.2f}" for name in ("median_ms", "p90_ms"))
+    told = "-" if cosine is None else f"{cosine:.5f}"
+    return (result["precision"], str(result["batch"]), *numbers, f"{result['per_second']:.0f}", told)
+
+
+if __name__ == "__main__":
+    main()

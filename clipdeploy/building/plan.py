@@ -1,0 +1,149 @@
+"""What building an engine comes to, before anything is built: its graph, its key, its stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clipdeploy.building.records import BuildRequest, Plan
+from clipdeploy.bundle import Bundle
+from clipdeploy.engine.capabilities import choose_capabilities
+from clipdeploy.engine.config import flags
+from clipdeploy.engine.outline import read_outline
+from clipdeploy.engine.product import Product
+from clipdeploy.engine.profiles import check_profiles
+from clipdeploy.engine.store import find
+from clipdeploy.engine.target import EngineTarget
+from clipdeploy.engine.targets.hardware import precision_finding
+from clipdeploy.engine.trtexec import trtexec_line
+from clipdeploy.engine_key import ENGINE_FILE, ENGINES, EngineKey
+from clipdeploy.errors import BundleCorruptError, EngineError, InputError
+from clipdeploy.manifest import COPY_AGAIN, sha256_file
+from clipdeploy.runtime.engines import Here, engine_graph, graph_sha256
+from clipdeploy.spec import Precision, Tower
+
+
+def missing_towers(request: BuildRequest, bundle: Bundle) -> tuple[Tower, ...]:
+    """The encoders whose graph must be made first.
+
+    Raises:
+        InputError: a graph is not there, and there is no data to make it from.
+    """
+    precision = Precision.parse(request.precision)
+    missing = []
+    for tower in request.towers:
+        try:
+            engine_graph(bundle, tower, precision)
+        except InputError:
+            if precision is Precision.FP32:
+                raise
+            bundle.graph_name(tower)  # what it would be made from
+            missing.append(tower)
+    if missing and not request.data:
+        raise _no_graph(request, bundle, missing)
+    return tuple(missing)
+
+
+def check_graph(bundle: Bundle, name: str) -> None:
+    """Raise BundleCorruptError unless a graph, and the weights beside it, are what the manifest says."""
+    for file in (name, f"{name}.data"):
+        entry = bundle.manifest.files.get(file)
+        if entry is not None and sha256_file(bundle.path(file)) != entry.sha256:
+            raise BundleCorruptError(
+                f"bundle {bundle.folder}: {file} is altered: its sha256 is not {entry.sha256[:12]}...", fix=COPY_AGAIN
+            )
+
+
+def _no_graph(request: BuildRequest, bundle: Bundle, missing: list[Tower]) -> InputError:
+    both = len(missing) == 2
+    towers = " and ".join(tower.value for tower in missing)
+    make = f"clipdeploy quantize {bundle.folder} --precision {request.precision}"
+    make += f" --tower {'both' if both else missing[0].value} --calibration-data PICTURES"
+    make += " --texts FILE" if Tower.TEXT in missing else ""
+    fix = f"make {'them' if both else 'it'}: {make}; or pass --calibration-data here, which does the same first"
+    others = [tower.value for tower in request.towers if tower not in missing]
+    if others:
+        fix = f"build the {others[0]} encoder alone: --tower {others[0]}; or {fix}"
+    target = " for TensorRT" if request.target() else ""
+    return InputError(
+        f"bundle {bundle.folder} holds no {request.precision} graph{target} of the {towers} "
+        f"encoder{'s' if both else ''}; an engine takes its types from the graph",
+        fix=fix,
+    )
+
+
+def make_plan(
+    request: BuildRequest, bundle: Bundle, tower: Tower, product: Product, here: Here, *, quantise: bool
+) -> Plan:
+    """What one engine of the request comes to.
+
+    Args:
+        request: what is asked.
+        bundle: opened.
+        tower: of the engine.
+        product: what will build.
+        here: where.
+        quantise: whether its graph is not there yet.
+
+    Raises:
+        InputError, EngineError: the product, the machine and the graph do not go together.
+    """
+    precision = Precision.parse(request.precision)
+    if quantise:
+        _check_precision(request, product, here)
+        name = tower.graph_name(precision, request.target())
+        plan = bundle.folder / ENGINES / ENGINE_FILE
+        line = trtexec_line(bundle.folder / name, plan, request.options, product, like=bundle.graph(tower))
+        return Plan(tower, precision, name, True, None, None, False, _stages(request, True), line)
+    name = engine_graph(bundle, tower, precision)
+    key = make_key(request, bundle, name, tower, product, here)
+    folder = f"{ENGINES}/{key.name}"
+    there = find(bundle, key) is not None
+    options = replace(request.options, compute_capabilities=key.compute_capabilities)
+    line = trtexec_line(bundle.path(name), bundle.folder / folder / ENGINE_FILE, options, product)
+    stages = () if there and not request.overwrite else _stages(request, False)
+    return Plan(tower, precision, name, False, key, folder, there, stages, line)
+
+
+def _check_precision(request: BuildRequest, product: Product, here: Here) -> None:
+    """Raise EngineError where no GPU that is asked for computes in the precision; the graph itself is not there yet."""
+    own = (here.compute_capability,) if here.compute_capability else ()
+    capabilities = request.options.compute_capabilities or own
+    target = EngineTarget.of(product.backend, product.version, capabilities, device=here.gpu, jetpack=here.jetpack)
+    finding = precision_finding(target, Precision.parse(request.precision))
+    if finding.state == "bad":
+        raise EngineError(f"{target} does not take {request.precision}: {finding.message}", fix=finding.fix)
+
+
+def make_key(request: BuildRequest, bundle: Bundle, name: str, tower: Tower, product: Product, here: Here) -> EngineKey:
+    """What the engine of graph `name` will be tied to; see `make_plan`."""
+    outline = read_outline(bundle.path(name))
+    check_profiles(request.options.profiles, outline)
+    asked = request.options.compute_capabilities
+    return EngineKey(
+        backend=product.backend,
+        version=product.version,
+        platform=here.platform,
+        gpu=None if product.rtx else here.gpu,
+        compute_capabilities=choose_capabilities(product, outline, asked=asked, here=here.compute_capability),
+        jetpack=None if product.rtx else here.jetpack,
+        tower=tower,
+        precision=Precision.parse(request.precision),
+        graph_sha256=graph_sha256(bundle, name),
+        profiles=request.options.profiles,
+        flags=flags(request.options),
+    )
+
+
+def _stages(request: BuildRequest, quantise: bool) -> tuple[str, ...]:
+    """What is done, for people."""
+    cache = request.options.timing_cache
+    stages = [
+        f"quantise: {' '.join(request.data)}" if quantise else "",
+        "lock: one build of a key at a time",
+        "check: the graph's hash, what this version takes, versions known to build it wrong",
+        "memory: what is free, and what the build takes",
+        f"build: {len(request.options.profiles)} optimisation profile(s)" + (f", timings in {cache}" if cache else ""),
+        "look: types of the layers, size, attention",
+        "store: the engine and its JSON, in the bundle's manifest too",
+    ]
+    return tuple(stage for stage in stages if stage)

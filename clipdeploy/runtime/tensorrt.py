@@ -1,0 +1,94 @@
+"""TensorRT and TensorRT for RTX: the engines of a bundle that run on this machine's GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from clipdeploy.bundle import Bundle
+from clipdeploy.engine_key import EngineBackend
+from clipdeploy.errors import EngineError
+from clipdeploy.runtime.engines import EngineEntry, Here, build_command, choose_engine, find_here
+from clipdeploy.runtime.trt.cuda import Cuda
+from clipdeploy.runtime.trt.plan import load_engine
+from clipdeploy.runtime.trt.product import NAMES, import_cuda, import_product
+from clipdeploy.runtime.trt.session import TensorRtSession
+from clipdeploy.spec import Precision, Tower
+
+
+@dataclass(frozen=True, eq=False)
+class Engines:
+    """What a bundle holds for this machine.
+
+    Attributes:
+        bundle: opened.
+        module: the product's.
+        cuda: the GPU.
+        here: what an engine's key must fit.
+        chosen: the engine of each encoder that has one that fits.
+        lacking: of the other encoders, why there is none; raised when they are asked for.
+    """
+
+    bundle: Bundle
+    module: Any
+    cuda: Cuda
+    here: Here
+    chosen: dict[Tower, EngineEntry] = field(default_factory=dict)
+    lacking: dict[Tower, EngineError] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """What runs the engines, and which encoder has none, for people."""
+        here = self.here
+        runs = f"{NAMES[here.backend]} {here.version} on {here.gpu}, compute capability {here.compute_capability}"
+        return "; ".join([runs, *(f"{tower.value} encoder: no engine for it here" for tower in self.lacking)])
+
+    def open(self, tower: Tower) -> TensorRtSession:
+        """Load an encoder's engine.
+
+        Raises:
+            EngineError: it has none that fits.
+            BackendError: the product refuses it, or the GPU's memory does not suffice.
+            BundleCorruptError: a file of it is not what was written.
+        """
+        if tower in self.lacking:
+            raise self.lacking[tower]
+        entry = self.chosen[tower]
+        key = entry.key
+        rebuild = build_command(self.bundle.folder, tower, key.precision, self.here, like=key) + " --overwrite"
+        loaded = load_engine(self.bundle, entry, self.module, self.cuda, rebuild=rebuild)
+        return TensorRtSession(loaded, self.cuda, name=f"{self.here.backend}:{self.here.gpu}", path=entry.path)
+
+
+def find_engines(bundle: Bundle, backend: EngineBackend, precisions: Mapping[Tower, Precision]) -> Engines:
+    """The engines of a bundle for this machine, one for each encoder that has one; a device may need only one of them.
+
+    Args:
+        bundle: opened.
+        backend: whose engines.
+        precisions: of each encoder of the bundle, the precision that its engine must have.
+
+    Raises:
+        EngineError: no encoder has an engine that fits; says why not, and the command that builds one.
+        MissingExtraError, BackendError: the product or cuda-python is missing, or there is no GPU.
+    """
+    module = import_product(backend)
+    cuda = Cuda(import_cuda(backend))
+    engines = Engines(bundle, module, cuda, _here(backend, module, cuda))
+    for tower, precision in precisions.items():
+        try:
+            engines.chosen[tower] = choose_engine(bundle, tower, precision, engines.here)
+        except EngineError as error:
+            engines.lacking[tower] = error
+    if not engines.chosen:
+        raise next(iter(engines.lacking.values()))
+    return engines
+
+
+def _here(backend: EngineBackend, module: Any, cuda: Cuda) -> Here:
+    """What an engine's key must fit: product, machine, and the GPU that CUDA uses, which may not be the first."""
+    here = find_here(backend, module.__version__)
+    # CUDA calls every Orin "Orin": on a Jetson, engines go by the name of the module.
+    gpu = cuda.gpu.name if here.jetpack is None else here.gpu
+    return replace(here, gpu=gpu, compute_capability=cuda.gpu.compute_capability)

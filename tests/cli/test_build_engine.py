@@ -1,0 +1,99 @@
+"""clipdeploy build-engine: its text, its JSON, its notes and its refusals, over an imagined TensorRT for RTX."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnx_ir", reason="building needs the extra: pip install 'clipdeploy[engine]'")
+pytest.importorskip("onnxruntime", reason="the imagined GPU computes with it: pip install 'clipdeploy[cpu]'")
+
+from clipdeploy.building import job
+from clipdeploy.bundle import Bundle
+from clipdeploy.machine import Hardware
+from tests.bundles import make_bundle
+from tests.cli.conftest import Run, document, failure
+from tests.engine.fake_tensorrt import make
+
+GIVEN = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6,sm89")
+
+
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", make("tensorrt_rtx-1.7.1"))
+    monkeypatch.setattr(job, "find_hardware", lambda: Hardware(None, (), None))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "tiny")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_engines_as_a_table(run: Run, tiny: Path) -> None:
+    result = run("build-engine", tiny, *GIVEN)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("tensorrt-rtx 1.7.1")
+    assert "2 engines built" in result.stdout
+    header, image, text = (line.split() for line in result.stdout.splitlines()[2:5])
+    assert header == ["tower", "precision", "size", "seconds", "layers", "attention", "fused", "folder"]
+    assert (image[:2], text[:2]) == (["image", "fp32"], ["text", "fp32"])
+    assert re.search(r"no attention +built  engines/visual_tensorrt-rtx-1\.7\.1", result.stdout)
+    assert "good  graph" in result.stdout
+    assert f"clipdeploy inspect {tiny}/engines/visual_" in result.stderr
+    assert f"clipdeploy verify {tiny} --backend tensorrt-rtx --precision fp32" in result.stderr
+    again = run("build-engine", tiny, *GIVEN)
+    assert again.exit_code == 0
+    assert "2 engines there already, nothing done; --overwrite builds again" in again.stdout
+
+
+@pytest.mark.usefixtures("rtx")
+def test_json(run: Run, tiny: Path) -> None:
+    given = ("--tower", "text", "--batch", "2,4,8", "--batch", "1", "--workspace", "256MiB")
+    answer = document(run("build-engine", tiny, *GIVEN, *given, "--json"))
+    (engine,) = answer["engines"]
+    assert (engine["tower"], engine["built"], answer["quantised"]) == ("text", True, [])
+    assert engine["key"]["compute_capabilities"] == ["8.6", "8.9"]
+    assert engine["key"]["flags"] == ["workspace=256MiB"]
+    assert [profile["largest"] for profile in engine["key"]["profiles"]] == [1, 8]
+    assert engine["size_bytes"] == Bundle.open(tiny).manifest.files[f"{engine['folder']}/engine.plan"].size_bytes
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_dry_run(run: Run, tiny: Path) -> None:
+    result = run("build-engine", tiny, *GIVEN, "--dry-run")
+    assert result.exit_code == 0
+    for words in (
+        "nothing is built with --dry-run",
+        "sm_86 sm_89",
+        "1,1,32",
+        "engine.plan",
+        "The same with TensorRT's",
+    ):
+        assert words in result.stdout
+    assert "\n  tensorrt_rtx --onnx=" in result.stdout
+    assert not (tiny / "engines").exists()
+    plans = document(run("build-engine", tiny, *GIVEN, "--dry-run", "--json"))["plans"]
+    assert [plan["there"] for plan in plans] == [False, False]
+
+
+@pytest.mark.usefixtures("rtx")
+def test_what_is_refused(run: Run, tiny: Path) -> None:
+    told = failure(run("build-engine", tiny, *GIVEN, "--precision", "fp8"))
+    assert "holds no fp8 graph for TensorRT" in told
+    assert f"clipdeploy quantize {tiny} --precision fp8 --tower both" in told
+    assert "--version-compatible out" in failure(run("build-engine", tiny, *GIVEN, "--version-compatible"))
+    assert "MIN <= OPT <= MAX, got 8,1,2" in failure(run("build-engine", tiny, *GIVEN, "--batch", "8,1,2"))
+    assert "no compute capability: 'ada'" in failure(run("build-engine", tiny, "--compute-capability", "ada"))
+    assert run("build-engine", tiny, "--workspace", "much").exit_code == 2
+    assert not (tiny / "engines").exists()
+
+
+def test_a_product_that_is_not_installed(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(job, "find_hardware", lambda: Hardware(None, (), None))
+    told = failure(run("build-engine", tiny, "--backend", "tensorrt-rtx"))
+    assert "TensorRT for RTX" in told and "clipdeploy[tensorrt-rtx]" in told
