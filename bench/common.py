@@ -35,12 +35,16 @@ class Timing:
     calls: int
 
 
+_UNTIL_THREADS_SLEEP_S = 0.25
+
+
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int = 7, calls: int = 10
 ) -> dict[str, Timing]:
     """Time candidates side by side, so that what slows the machine for a while slows them all.
 
-    Each round runs every candidate once unmeasured (threads of the one before wind down) and `calls` times
+    Each round lets every candidate wait until the threads of the one before have gone to sleep (they go on spinning
+    for some tens of milliseconds, which takes a core from whoever is next), runs it once unmeasured and `calls` times
     measured; the next round starts with another candidate.
     """
     names, samples = list(candidates), {name: [] for name in candidates}  # type: ignore[var-annotated]
@@ -49,6 +53,7 @@ def interleaved(
     try:
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                time.sleep(_UNTIL_THREADS_SLEEP_S)
                 candidates[name]()
                 for _ in range(calls):
                     started = time.perf_counter()

@@ -1,9 +1,10 @@
 """Every family of CLIP, exported and verified by the command itself at full size: docs/models.md.
 
-    python -m bench.models [--only NAME ...] [--page]
+    python -m bench.models [--only NAME ...] [--missing] [--engines] [--page]
 
 Each row is one `clipdeploy export` in a process of its own, of a checkpoint folder with seeded random weights. A row is
-written as soon as it is done, in the place of an older one of its name; `--page` only writes the page again.
+written as soon as it is done, in the place of an older one of its name; `--engines` measures nothing but the
+TensorRT for RTX builds of rows that are there; `--page` only writes the page again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import model_engines
 from bench.common import environment, write_json
 from bench.model_checkpoints import FAMILIES, Family, weight_file_bytes
 from clipdeploy.bundle import write_text
@@ -66,7 +68,17 @@ def measure(family: Family, scratch: Path) -> dict[str, Any]:
         "peak_bytes": peaks[0],
         "peak_anonymous_bytes": peaks[1],
         "peak_ratio": round(peaks[0] / size, 2),
+        "tensorrt_rtx": model_engines.build(bundle) if model_engines.can_build() else None,
     }
+
+
+def measure_engines(family: Family, scratch: Path) -> dict[str, Any]:
+    """Make the checkpoint, export it without verification, and build its engines."""
+    folder, bundle = scratch / "checkpoint", scratch / "bundle"
+    folder.mkdir()
+    _ours("--make", family.name, str(folder))
+    _export(folder, bundle, "--no-verify")
+    return model_engines.build(bundle)
 
 
 def _check(stage: dict[str, Any], name: str) -> float:
@@ -81,9 +93,9 @@ def _ours(*arguments: str) -> str:
     return done.stdout
 
 
-def _export(folder: Path, bundle: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+def _export(folder: Path, bundle: Path, *more: str) -> tuple[dict[str, Any], tuple[int, int]]:
     """The command's own JSON, and its peak of resident memory, all of it and without mapped files, in bytes."""
-    command = [sys.executable, "-m", "clipdeploy", "export", str(folder), "-o", str(bundle), "--json"]
+    command = [sys.executable, "-m", "clipdeploy", "export", str(folder), "-o", str(bundle), "--json", *more]
     anonymous = 0
     with tempfile.TemporaryFile("w+", encoding="utf-8") as answer, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=answer, stderr=errors, cwd=ROOT)
@@ -160,7 +172,8 @@ for its other sizes.
 - **export**: seconds by the clock. The machine had other work during some rows; `load_1min` in the JSON tells how much.
 - **peak**: resident memory of the whole command at its highest, and how many times the float32 weights that is.
   PyTorch and the other libraries alone take 0.8 GB of it, which is most of it for a small model.
-- The time of a TensorRT-RTX build will have its column when that stage exists."""
+- **TensorRT-RTX**: seconds and size of `clipdeploy build-engine` for the image and the text encoder, in float32, batch
+  1 to 32, for compute capability 8.9, without a GPU; `-` where `python -m bench.models --engines` was not run."""
 
 
 def page(results: Path = RESULTS) -> str:
@@ -168,8 +181,8 @@ def page(results: Path = RESULTS) -> str:
     record = json.loads(results.read_text("utf-8"))
     rows = [
         "| family | checkpoint | px | parameters, M | image nodes | text nodes | max abs | cosine | pixels | tokens "
-        "| export | peak |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| export | peak | TensorRT-RTX |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(row) for row in record["rows"]),
     ]
     env = record["environment"]
@@ -197,6 +210,7 @@ def _row(row: dict[str, Any]) -> str:
         tokens if row["tokenizer"] == "CLIP" else f"{tokens}, small tokenizer",
         f"{row['seconds']:.0f} s",
         f"{row['peak_bytes'] / 1e9:.2f} GB, {row['peak_ratio']:.2f}x",
+        model_engines.cell(row),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -214,6 +228,7 @@ def main() -> None:
     names = [family.name for family in FAMILIES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"rows to measure: {', '.join(names)}")
     parser.add_argument("--missing", action="store_true", help="measure the rows that the results lack")
+    parser.add_argument("--engines", action="store_true", help="build the engines of rows that are there, no more")
     parser.add_argument("--page", action="store_true", help="write the page from the results, measure nothing")
     parser.add_argument("--scratch", type=Path, help="folder for checkpoints and bundles, on a disk with 12 GB free")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
@@ -226,7 +241,10 @@ def main() -> None:
     if options.plain:
         print(json.dumps(plain_nodes(Path(options.plain[1]))))
         return
-    if not options.page:
+    if options.engines:
+        for name in options.only or [row["name"] for row in _rows()]:
+            _add_engines(families[name], options.scratch)
+    elif not options.page:
         done = {row["name"] for row in _rows()} if options.missing else set()
         for name in options.only or names:
             if name not in done:
@@ -243,6 +261,20 @@ def _measure_and_keep(family: Family, scratch: Path | None) -> None:
     write_json(RESULTS, record)
     peak = f"{row['peak_bytes'] / 1e9:.2f} GB, {row['peak_ratio']:.2f}x the weights"
     print(f"{family.name}: {peak}, {row['seconds']:.0f} s; the row {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _add_engines(family: Family, scratch: Path | None) -> None:
+    """Into the row that is there, whose other numbers and environment stay."""
+    if not model_engines.can_build():
+        raise SystemExit("TensorRT for RTX is not installed: pip install 'clipdeploy[tensorrt-rtx]'")
+    record = json.loads(RESULTS.read_text("utf-8"))
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        built = measure_engines(family, Path(folder))
+    for row in record["rows"]:
+        if row["name"] == family.name:
+            row["tensorrt_rtx"] = built
+            print(f"{family.name}: {model_engines.cell(row)}", flush=True)
+    write_json(RESULTS, record)
 
 
 def _rows() -> list[dict[str, Any]]:

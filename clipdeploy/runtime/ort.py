@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.errors import BackendError, MissingExtraError
+from clipdeploy.runtime.huge_pages import huge_pages
 from clipdeploy.runtime.session import check_batch
 from clipdeploy.spec import TensorSpec
 
@@ -53,7 +54,8 @@ class OrtSession:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
             more["disabled_optimizers"] = _TAKES_Q_APART
         try:
-            session = ort.InferenceSession(str(graph), options, providers=[_PROVIDER], **more)
+            with huge_pages():
+                session = ort.InferenceSession(str(graph), options, providers=[_PROVIDER], **more)
         except Exception as error:  # the engine's exceptions have no common base
             raise BackendError(
                 f"onnxruntime {ort.__version__} cannot load {graph}: {_first_line(error)}",

@@ -144,9 +144,7 @@ KINDS = [(name, Tower.IMAGE) for name in ("resnet", "siglip", "mobileclip", "con
 KINDS += [("siglip_text", Tower.TEXT), ("roberta", Tower.TEXT)]
 # TensorRT for RTX dequantises the weights of MobileCLIP's one attention product (7 x 7 places, behind a Transpose) and
 # multiplies in FP16: not what was asked, and said so.
-NOT_AS_ASKED = {
-    ("mobileclip", Precision.INT8): r"1 of \d+ products do not .* gives them: node_linear \(Int8\) in "
-}
+NOT_AS_ASKED = {("mobileclip", Precision.INT8): r"1 of \d+ products do not .* gives them: node_linear \(Int8\) in "}
 
 
 @pytest.mark.parametrize(("name", "tower"), KINDS)
