@@ -11,14 +11,14 @@ from pathlib import Path
 from clipdeploy.building.plan import check_graph, make_plan, missing_towers
 from clipdeploy.building.records import BuildOutcome, BuildRequest, EngineOutcome, Plan
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine.asked import check, layer_report
-from clipdeploy.engine.build import build
-from clipdeploy.engine.check import before_building
-from clipdeploy.engine.config import check_options
+from clipdeploy.engine.builder.build import build
+from clipdeploy.engine.builder.config import check_options
+from clipdeploy.engine.layers.asked import check, layer_report
 from clipdeploy.engine.product import Product, find_product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, EngineRecord
 from clipdeploy.engine.store import add_engine, building, find
-from clipdeploy.engine.target import EngineTarget
+from clipdeploy.engine.targets.check import before_building
+from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES
 from clipdeploy.errors import EngineError
 from clipdeploy.findings import Finding, worst

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from clipdeploy.building.records import BuildRequest, Plan
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine.capabilities import choose_capabilities
-from clipdeploy.engine.config import flags
-from clipdeploy.engine.outline import read_outline
+from clipdeploy.engine.builder.capabilities import choose_capabilities
+from clipdeploy.engine.builder.config import flags
+from clipdeploy.engine.builder.outline import read_outline
+from clipdeploy.engine.builder.profiles import check_profiles
 from clipdeploy.engine.product import Product
-from clipdeploy.engine.profiles import check_profiles
 from clipdeploy.engine.store import find
-from clipdeploy.engine.target import EngineTarget
 from clipdeploy.engine.targets.hardware import precision_finding
+from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.engine.trtexec import trtexec_line
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES, EngineKey
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError

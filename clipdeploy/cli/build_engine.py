@@ -132,8 +132,8 @@ def build_engine(
     attention blocks that became one layer. An engine that is not what was asked is an error.
     """
     from clipdeploy.building.job import BuildRequest, build_engines
-    from clipdeploy.engine.capabilities import parse_capabilities
-    from clipdeploy.engine.profiles import parse_batches
+    from clipdeploy.engine.builder.capabilities import parse_capabilities
+    from clipdeploy.engine.builder.profiles import parse_batches
     from clipdeploy.engine.records import BuildOptions
     from clipdeploy.pictures import read_lines
 

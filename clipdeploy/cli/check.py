@@ -18,7 +18,7 @@ from clipdeploy.findings import Finding
 from clipdeploy.spec import Precision, Tower
 
 if TYPE_CHECKING:
-    from clipdeploy.engine.check import CheckOutcome, GraphCheck
+    from clipdeploy.engine.targets.check import CheckOutcome, GraphCheck
 
 EXAMPLES = (
     'clipdeploy check b32 --target "tensorrt 10.3, sm_87"',
@@ -62,8 +62,8 @@ def check(console: Console, bundle: Path, target: str, precisions: tuple[str, ..
     What cannot be known without the device is not claimed: compare there with verify. Exit code 1
     when a precision that was asked for is refused, or an encoder has no graph that is accepted.
     """
-    from clipdeploy.engine.check import check_bundle
-    from clipdeploy.engine.target import parse_target
+    from clipdeploy.engine.targets.check import check_bundle
+    from clipdeploy.engine.targets.target import parse_target
 
     outcome = check_bundle(
         bundle,

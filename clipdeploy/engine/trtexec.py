@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipdeploy.engine.outline import read_outline
+from clipdeploy.engine.builder.outline import read_outline
+from clipdeploy.engine.builder.profiles import check_profiles
 from clipdeploy.engine.product import Product
-from clipdeploy.engine.profiles import check_profiles
 from clipdeploy.engine.records import BuildOptions
 from clipdeploy.engine_key import Profile
 from clipdeploy.spec import TensorSpec

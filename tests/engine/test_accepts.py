@@ -8,11 +8,11 @@ pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip inst
 
 import onnx_ir as ir
 
-from clipdeploy.engine.accepts import accepts, missing_operators
-from clipdeploy.engine.target import parse_target
+from clipdeploy.engine.targets.accepts import accepts, missing_operators
 from clipdeploy.engine.targets.devices import gpu_capability, jetson_module
 from clipdeploy.engine.targets.hardware import device_findings, precision_finding
 from clipdeploy.engine.targets.operators import documented_opset, takes
+from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.findings import Finding
 from clipdeploy.spec import Precision
 from tests.engine.attention_graphs import model_text, read

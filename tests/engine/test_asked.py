@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("onnx_ir", reason="graphs need the extra: pip install 'clipdeploy[engine]'")
-from clipdeploy.engine.asked import ROOM_BYTES, check, layer_report
-from clipdeploy.engine.products import expected_weight_bytes, find_products
+from clipdeploy.engine.layers.asked import ROOM_BYTES, check, layer_report
+from clipdeploy.engine.layers.products import expected_weight_bytes, find_products
 from clipdeploy.engine.records import BuildMachine, BuildOptions, Built, EngineLayer, EngineTensor, LayerReport
 from clipdeploy.engine_key import Profile
 from clipdeploy.findings import Finding, worst
@@ -319,7 +319,7 @@ def test_a_report_without_its_log(graph: Path) -> None:
 def test_engines_that_are_built_here(tmp_path: Path, precision: Precision) -> None:
     """The TensorRT for RTX that is installed, which may be later than the one that was recorded."""
     pytest.importorskip("tensorrt_rtx", reason="building needs it: pip install tensorrt-rtx")
-    from clipdeploy.engine.build import build
+    from clipdeploy.engine.builder.build import build
     from clipdeploy.engine.product import find_product
 
     graph = make_graph(tmp_path / "visual.onnx", precision)

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("onnx_ir", reason="graphs need the extra: pip install 'clipdeploy[engine]'")
 from onnx import TensorProto, helper
 
-from clipdeploy.engine.attention import AttentionBlock, find_blocks, fused_blocks, report_layers
-from clipdeploy.engine.layers import read_layers
+from clipdeploy.engine.layers.attention import AttentionBlock, find_blocks, fused_blocks, report_layers
+from clipdeploy.engine.layers.read import read_layers
 from clipdeploy.engine.records import EngineLayer
 from clipdeploy.graphs.files import load_graph
 from clipdeploy.spec import Precision, Tower

@@ -21,8 +21,8 @@ pytest.importorskip("onnxruntime", reason="the imagined TensorRT computes with i
 
 from onnx import helper
 
-from clipdeploy.engine import build as building
-from clipdeploy.engine.build import build
+from clipdeploy.engine.builder import build as building
+from clipdeploy.engine.builder.build import build
 from clipdeploy.engine.product import Product, find_product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, Built
 from clipdeploy.engine_key import Profile
@@ -198,7 +198,7 @@ def test_a_killed_build_leaves_no_engine(graph: Path, tmp_path: Path, moment: st
         import os, signal
         from contextlib import contextmanager
         from pathlib import Path
-        from clipdeploy.engine import build as building
+        from clipdeploy.engine.builder import build as building
         from clipdeploy.engine.product import find_product
         from clipdeploy.engine.records import BuildMachine, BuildOptions
 

@@ -20,9 +20,9 @@ from clipdeploy.building.job import build_engines
 from clipdeploy.building.records import BuildOutcome, EngineOutcome
 from clipdeploy.bundle import Bundle
 from clipdeploy.demo import model_path
-from clipdeploy.engine.asked import check, layer_report
-from clipdeploy.engine.attention import find_blocks
-from clipdeploy.engine.build import build
+from clipdeploy.engine.builder.build import build
+from clipdeploy.engine.layers.asked import check, layer_report
+from clipdeploy.engine.layers.attention import find_blocks
 from clipdeploy.engine.product import find_product
 from clipdeploy.engine.records import BuildMachine, EngineRecord
 from clipdeploy.engine_key import EngineBackend

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 
-from clipdeploy.engine.capabilities import choose_capabilities, known_to, parse_capabilities, parse_capability
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder.capabilities import choose_capabilities, known_to, parse_capabilities, parse_capability
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.errors import EngineError, InputError
 from tests.engine.api import load

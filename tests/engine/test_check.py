@@ -16,8 +16,8 @@ pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip inst
 import onnx_ir as ir
 
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine.check import CheckOutcome, Verdict, before_building, check_bundle
-from clipdeploy.engine.target import parse_target
+from clipdeploy.engine.targets.check import CheckOutcome, Verdict, before_building, check_bundle
+from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.graphs.files import data_path, load_graph, save_graph
 from clipdeploy.manifest import NewFile

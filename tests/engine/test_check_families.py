@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("onnxsim", reason="exporting needs the extra: pip install 'clipdeploy[export]'")
 pytest.importorskip("onnxruntime", reason="running graphs needs the extra: pip install 'clipdeploy[cpu]'")
 
-from clipdeploy.engine.check import before_building
-from clipdeploy.engine.patterns import PATTERNS
-from clipdeploy.engine.target import parse_target
+from clipdeploy.engine.targets.check import before_building
+from clipdeploy.engine.targets.patterns import PATTERNS
+from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.errors import EngineError
 from clipdeploy.export.tower import ExportOptions, export_tower
 from clipdeploy.graphs.files import load_graph

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 pytest.importorskip("onnxruntime", reason="the imagined TensorRT computes with it: pip install 'clipdeploy[cpu]'")
 
-from clipdeploy.engine.config import check_options, flags, make_config
+from clipdeploy.engine.builder.config import check_options, flags, make_config
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildMachine, BuildOptions
 from clipdeploy.errors import EngineError, InputError

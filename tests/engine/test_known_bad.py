@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip install 'clipdeploy[export]'")
 
-from clipdeploy.engine.known_bad import KNOWN_BAD, finding, look_up
-from clipdeploy.engine.patterns import PATTERNS
-from clipdeploy.engine.rewrites import REWRITES
-from clipdeploy.engine.target import OLDEST, parse_target
+from clipdeploy.engine.targets.known_bad import KNOWN_BAD, finding, look_up
+from clipdeploy.engine.targets.patterns import PATTERNS
+from clipdeploy.engine.targets.rewrites import REWRITES
+from clipdeploy.engine.targets.target import OLDEST, parse_target
 from tests.engine.attention_graphs import heads, model_text, plain, read, sdpa
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipdeploy.engine.layers import read_inspector, read_layers, short_dtype
+from clipdeploy.engine.layers.read import read_inspector, read_layers, short_dtype
 from clipdeploy.engine.records import EngineLayer, EngineTensor
 from clipdeploy.errors import EngineError
 from clipdeploy.spec import Precision

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 
-from clipdeploy.engine.log import BuilderLog
+from clipdeploy.engine.builder.log import BuilderLog
 
 RTX_LAYERS = """Layers:
 Name: a, LayerType: kgen

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 
-from clipdeploy.engine.memory import MIB, MemoryPlan, plan_memory, show
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder.memory import MIB, MemoryPlan, plan_memory, show
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildMachine, BuildOptions
 from clipdeploy.errors import EngineError

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 
-from clipdeploy.engine.messages import ParserError, build_failure, check_domains, parse_failure
-from clipdeploy.engine.outline import NodeOutline, Outline
+from clipdeploy.engine.builder.messages import ParserError, build_failure, check_domains, parse_failure
+from clipdeploy.engine.builder.outline import NodeOutline, Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.errors import EngineError
 

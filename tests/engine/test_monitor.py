@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from clipdeploy.engine.monitor import BuildMonitor
+from clipdeploy.engine.builder.monitor import BuildMonitor
 
 News = list[tuple[str, int, int]]
 

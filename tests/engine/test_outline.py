@@ -9,7 +9,7 @@ pytest.importorskip("onnx", reason="building engines needs the extra: pip instal
 
 from onnx import TensorProto, helper
 
-from clipdeploy.engine.outline import NodeOutline, read_outline
+from clipdeploy.engine.builder.outline import NodeOutline, read_outline
 from clipdeploy.errors import EngineError
 from tests.engine.graphs import matrix, write_beside, write_graph
 

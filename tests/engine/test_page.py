@@ -16,9 +16,9 @@ pytest.importorskip("onnx_ir", reason="the table of known bad versions is read w
 import onnx
 
 from clipdeploy.cli.root import root
-from clipdeploy.engine.known_bad import KNOWN_BAD
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildOptions
+from clipdeploy.engine.targets.known_bad import KNOWN_BAD
 from clipdeploy.engine.trtexec import trtexec_line
 from clipdeploy.engine_key import EngineBackend, Profile
 

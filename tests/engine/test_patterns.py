@@ -8,7 +8,7 @@ pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip inst
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import PATTERNS, attention_blocks
+from clipdeploy.engine.targets.patterns import PATTERNS, attention_blocks
 from tests.engine.attention_graphs import heads, model_text, plain, read, sdpa
 
 

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 
-from clipdeploy.engine.outline import read_outline
-from clipdeploy.engine.profiles import check_profiles, parse_batch, parse_batches
+from clipdeploy.engine.builder.outline import read_outline
+from clipdeploy.engine.builder.profiles import check_profiles, parse_batch, parse_batches
 from clipdeploy.engine_key import Profile
 from clipdeploy.errors import EngineError, InputError
 from tests.engine.graphs import write_graph

@@ -11,8 +11,8 @@ pytest.importorskip("onnx_ir", reason="rewriting graphs needs the extra: pip ins
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
-from clipdeploy.engine.patterns import PATTERNS
-from clipdeploy.engine.rewrites import LOWERINGS, REWRITES
+from clipdeploy.engine.targets.patterns import PATTERNS
+from clipdeploy.engine.targets.rewrites import LOWERINGS, REWRITES
 from tests.engine.attention_graphs import feeds, heads, model_text, ops, plain, read, run, sdpa
 
 TOLERANCE = 1e-5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clipdeploy.engine.target import EngineTarget, parse_target, read_version
+from clipdeploy.engine.targets.target import EngineTarget, parse_target, read_version
 from clipdeploy.errors import InputError
 
 READ = {

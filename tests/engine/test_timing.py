@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("onnx", reason="building engines needs the extra: pip install 'clipdeploy[quantize]'")
 pytest.importorskip("onnxruntime", reason="the imagined TensorRT computes with it: pip install 'clipdeploy[cpu]'")
 
+from clipdeploy.engine.builder.timing import CacheOrigin, check_cache, note_path, open_cache, save_cache
 from clipdeploy.engine.product import Product
-from clipdeploy.engine.timing import CacheOrigin, check_cache, note_path, open_cache, save_cache
 from clipdeploy.errors import EngineError, OutputError
 from tests.engine.fake_tensorrt import make
 from tests.fake_gpu import FakeCuda

@@ -21,9 +21,9 @@ import clipdeploy
 from clipdeploy.building.job import build_engines
 from clipdeploy.building.records import BuildRequest
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine.build import build
-from clipdeploy.engine.config import flags
-from clipdeploy.engine.layers import read_inspector, read_layers
+from clipdeploy.engine.builder.build import build
+from clipdeploy.engine.builder.config import flags
+from clipdeploy.engine.layers.read import read_inspector, read_layers
 from clipdeploy.engine.product import Product, find_product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, EngineRecord, LayerReport
 from clipdeploy.engine.store import add_engine

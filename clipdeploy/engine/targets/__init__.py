@@ -1,1 +1,4 @@
-"""What is known of the devices and products that engines are built for, as tables; each row with its source."""
+"""What a version and a GPU take of a graph, which of them build it wrong, and the graph written safely.
+
+The tables of devices, GPUs and operators carry their sources, row by row.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipdeploy.engine.target import EngineTarget, Version
+from clipdeploy.engine.targets.target import EngineTarget, Version
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.findings import Finding
 from clipdeploy.spec import Precision

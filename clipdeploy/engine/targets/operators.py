@@ -7,7 +7,7 @@ stands in a later list, and that the changelog does not date, counts from that l
 
 from __future__ import annotations
 
-from clipdeploy.engine.target import EngineTarget, Version
+from clipdeploy.engine.targets.target import EngineTarget, Version
 
 _LIST = "https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md"
 _CHANGES = "https://github.com/onnx/onnx-tensorrt/blob/main/docs/Changelog.md"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import AttentionBlock, attention_blocks, has_single_row
-from clipdeploy.engine.rewrites.nodes import Chain, swapped
+from clipdeploy.engine.targets.patterns import AttentionBlock, attention_blocks, has_single_row
+from clipdeploy.engine.targets.rewrites.nodes import Chain, swapped
 
 
 def single_row_as_sums(model: ir.Model) -> int:

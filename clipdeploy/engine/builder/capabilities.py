@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.errors import EngineError, InputError
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import is_op
-from clipdeploy.engine.rewrites.nodes import Chain
+from clipdeploy.engine.targets.patterns import is_op
+from clipdeploy.engine.targets.rewrites.nodes import Chain
 
 Write = Callable[[Chain, ir.Value, ir.DataType], ir.Value]
 """What puts nodes for an input of a type into a chain, and gives their output."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from clipdeploy.engine.kernels import is_attention, layers_of, multiplies
-from clipdeploy.engine.products import node_name
+from clipdeploy.engine.layers.kernels import is_attention, layers_of, multiplies
+from clipdeploy.engine.layers.products import node_name
 from clipdeploy.engine.records import EngineLayer, LayerReport, LayerSource
 
 _BETWEEN = {

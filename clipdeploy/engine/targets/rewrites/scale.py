@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import attention_blocks, factor, scales
+from clipdeploy.engine.targets.patterns import attention_blocks, factor, scales
 from clipdeploy.graphs.matching import constant_array, new_constant
 
 

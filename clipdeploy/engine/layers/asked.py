@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from clipdeploy.engine.attention import report_layers
-from clipdeploy.engine.kernels import (
+from clipdeploy.engine.layers.attention import report_layers
+from clipdeploy.engine.layers.kernels import (
     computing,
     is_opaque,
     layers_of,
@@ -22,8 +22,15 @@ from clipdeploy.engine.kernels import (
     uses_tf32,
     weight_types,
 )
-from clipdeploy.engine.layers import read_inspector, read_layers
-from clipdeploy.engine.products import Product, expected_weight_bytes, find_products, infer_types, node_name, short_name
+from clipdeploy.engine.layers.products import (
+    Product,
+    expected_weight_bytes,
+    find_products,
+    infer_types,
+    node_name,
+    short_name,
+)
+from clipdeploy.engine.layers.read import read_inspector, read_layers
 from clipdeploy.engine.records import BuildOptions, Built, EngineLayer, LayerReport
 from clipdeploy.findings import Finding
 from clipdeploy.graphs.files import load_graph

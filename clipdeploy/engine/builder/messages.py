@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipdeploy.engine.memory import TOO_SMALL, show
-from clipdeploy.engine.outline import NodeOutline, Outline
+from clipdeploy.engine.builder.memory import TOO_SMALL, show
+from clipdeploy.engine.builder.outline import NodeOutline, Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.errors import EngineError
 

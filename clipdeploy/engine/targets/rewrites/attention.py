@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import is_op
-from clipdeploy.engine.rewrites.nodes import Chain, swapped
+from clipdeploy.engine.targets.patterns import is_op
+from clipdeploy.engine.targets.rewrites.nodes import Chain, swapped
 
 _MASKED = -1e4
 """Added where a mask is; softmax makes it nothing, and FP16 holds it."""

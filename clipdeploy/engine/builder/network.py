@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipdeploy.engine import messages
-from clipdeploy.engine.log import BuilderLog
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder import messages
+from clipdeploy.engine.builder.log import BuilderLog
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import PATTERNS
-from clipdeploy.engine.target import EngineTarget, Version
+from clipdeploy.engine.targets.patterns import PATTERNS
+from clipdeploy.engine.targets.target import EngineTarget, Version
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.findings import Finding
 

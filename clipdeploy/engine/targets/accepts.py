@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import is_op
-from clipdeploy.engine.rewrites import LOWERINGS
-from clipdeploy.engine.target import EngineTarget
 from clipdeploy.engine.targets import operators
 from clipdeploy.engine.targets.hardware import precision_finding
+from clipdeploy.engine.targets.patterns import is_op
+from clipdeploy.engine.targets.rewrites import LOWERINGS
+from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.findings import Finding
 from clipdeploy.graphs.matching import constant_array
 from clipdeploy.spec import Precision

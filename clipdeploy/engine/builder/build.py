@@ -9,18 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clipdeploy.engine import messages
-from clipdeploy.engine.capabilities import choose_capabilities
-from clipdeploy.engine.config import check_options, make_config
-from clipdeploy.engine.log import BuilderLog, listening
-from clipdeploy.engine.memory import MemoryPlan, plan_memory
-from clipdeploy.engine.monitor import BuildMonitor, attach
-from clipdeploy.engine.network import parse_network
-from clipdeploy.engine.outline import Outline, read_outline
+from clipdeploy.engine.builder import messages
+from clipdeploy.engine.builder.capabilities import choose_capabilities
+from clipdeploy.engine.builder.config import check_options, make_config
+from clipdeploy.engine.builder.log import BuilderLog, listening
+from clipdeploy.engine.builder.memory import MemoryPlan, plan_memory
+from clipdeploy.engine.builder.monitor import BuildMonitor, attach
+from clipdeploy.engine.builder.network import parse_network
+from clipdeploy.engine.builder.outline import Outline, read_outline
+from clipdeploy.engine.builder.profiles import add_profiles, check_profiles
+from clipdeploy.engine.builder.timing import CacheOrigin, check_cache, open_cache, save_cache
 from clipdeploy.engine.product import Product
-from clipdeploy.engine.profiles import add_profiles, check_profiles
 from clipdeploy.engine.records import BuildMachine, BuildOptions, Built
-from clipdeploy.engine.timing import CacheOrigin, check_cache, open_cache, save_cache
 from clipdeploy.errors import EngineError, OutputError
 from clipdeploy.progress import Progress, silent
 from clipdeploy.writing import full_disk, replacing

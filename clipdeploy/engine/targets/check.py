@@ -11,11 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine import known_bad
-from clipdeploy.engine.accepts import accepts, missing_operators
-from clipdeploy.engine.rewrites import LOWERINGS, REWRITES
-from clipdeploy.engine.target import EngineTarget
+from clipdeploy.engine.targets import known_bad
+from clipdeploy.engine.targets.accepts import accepts, missing_operators
 from clipdeploy.engine.targets.hardware import device_findings, precision_finding
+from clipdeploy.engine.targets.rewrites import LOWERINGS, REWRITES
+from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.errors import EngineError, InputError
 from clipdeploy.findings import Finding, worst
 from clipdeploy.graphs.files import load_graph, save_graph

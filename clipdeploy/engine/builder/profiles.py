@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine_key import Profile
 from clipdeploy.errors import EngineError, InputError
 from clipdeploy.spec import TensorSpec

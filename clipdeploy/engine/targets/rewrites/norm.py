@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from clipdeploy.engine.patterns import is_op
-from clipdeploy.engine.rewrites.nodes import Chain
+from clipdeploy.engine.targets.patterns import is_op
+from clipdeploy.engine.targets.rewrites.nodes import Chain
 
 
 def lower_rms_norm(model: ir.Model) -> int:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from clipdeploy.engine.rewrites.activations import lower_gelu, lower_mish, lower_swish
-from clipdeploy.engine.rewrites.attention import explicit_attention
-from clipdeploy.engine.rewrites.norm import lower_rms_norm
-from clipdeploy.engine.rewrites.scale import scale_into_query
-from clipdeploy.engine.rewrites.single_row import single_row_as_sums
+from clipdeploy.engine.targets.rewrites.activations import lower_gelu, lower_mish, lower_swish
+from clipdeploy.engine.targets.rewrites.attention import explicit_attention
+from clipdeploy.engine.targets.rewrites.norm import lower_rms_norm
+from clipdeploy.engine.targets.rewrites.scale import scale_into_query
+from clipdeploy.engine.targets.rewrites.single_row import single_row_as_sums
 
 
 @dataclass(frozen=True)

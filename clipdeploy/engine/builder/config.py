@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from clipdeploy.engine.capabilities import set_capabilities
-from clipdeploy.engine.memory import MIB
+from clipdeploy.engine.builder.capabilities import set_capabilities
+from clipdeploy.engine.builder.memory import MIB
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildMachine, BuildOptions
 from clipdeploy.errors import EngineError, InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipdeploy.engine.outline import Outline
+from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildMachine, BuildOptions
 from clipdeploy.errors import EngineError
