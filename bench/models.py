@@ -241,6 +241,8 @@ def main() -> None:
     if options.plain:
         print(json.dumps(plain_nodes(Path(options.plain[1]))))
         return
+    if options.scratch is not None:
+        options.scratch.mkdir(parents=True, exist_ok=True)
     if options.engines:
         for name in options.only or [row["name"] for row in _rows()]:
             _add_engines(families[name], options.scratch)
