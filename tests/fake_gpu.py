@@ -23,7 +23,8 @@ from clipdeploy.bundle import Bundle
 from clipdeploy.engine.records import EngineRecord, LayerReport
 from clipdeploy.engine.store import add_engine
 from clipdeploy.engine_key import EngineBackend, EngineKey, Profile
-from clipdeploy.runtime.engines import Here, engine_graph, graph_sha256
+from clipdeploy.machine import Gpu, Hardware, Jetson
+from clipdeploy.runtime.engines import engine_graph, graph_sha256
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.trt.product import MODULES
 from clipdeploy.spec import Precision, Tower
@@ -48,6 +49,11 @@ OK = CudaError.cudaSuccess
 class Properties:
     name = b"Fake GPU\0"
     major, minor, integrated = 8, 9, 0
+
+
+class SecondGpu(Properties):
+    name = b"Second GPU\0"
+    minor = 6
 
 
 class FakeCuda(ModuleType):
@@ -96,7 +102,7 @@ class FakeCuda(ModuleType):
         return (OK,)
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[Any, ...]:
-        return (OK, Properties())
+        return (OK, SecondGpu() if device == 1 and self.devices > 1 else Properties())
 
     def cudaGetErrorName(self, error: CudaError) -> tuple[Any, ...]:
         return (OK, error.name.encode())
@@ -317,10 +323,11 @@ def install(
     product: Any = fake_product(cuda, name=MODULES[backend], version=version)
     monkeypatch.setitem(sys.modules, MODULES[backend], product)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    monkeypatch.setattr(
-        "clipdeploy.runtime.tensorrt.find_here",
-        lambda backend, version: Here(backend, version, "linux-x86_64", "Module" if jetpack else None, None, jetpack),
-    )
+    # nvidia-smi's first GPU is another one than CUDA's
+    jetson = Jetson(board="NVIDIA Module", l4t="36.4.0", jetpack=jetpack) if jetpack else None
+    hardware = Hardware(jetson, (Gpu("Module" if jetpack else "Other GPU", "8.6", None, None),), None)
+    monkeypatch.setattr("clipdeploy.runtime.engines.find_hardware", lambda probes: hardware)
+    monkeypatch.setattr("clipdeploy.runtime.engines.platform_tag", lambda probes: "linux-x86_64")
     return cuda, product
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from clipdeploy.machine import (
@@ -141,6 +143,15 @@ def test_free_memory_of_the_gpu() -> None:
     assert free_gpu_memory_bytes(machine(commands={"nvidia-smi": "20480\n1024\n"})) == 20480 * 1024 * 1024
     assert free_gpu_memory_bytes(machine(commands={"nvidia-smi": "[N/A]\n"})) is None
     assert free_gpu_memory_bytes(machine()) is None
+
+
+def test_free_memory_is_that_of_the_gpu_that_cuda_uses() -> None:
+    smi = "A, 8.6, 6138 MiB, 550.54, GPU-a, 00000000:01:00.0\nB, 8.9, 24564 MiB, 550.54, GPU-b, 00000000:02:00.0\n"
+    probes = replace(machine(), run=lambda command: "1024\n20480\n" if "memory.free" in command[1] else smi)
+    for first, free in (("GPU-a", 1024), ("GPU-b", 20480)):
+        chosen = replace(probes, environment={"CUDA_VISIBLE_DEVICES": first})
+        assert free_gpu_memory_bytes(chosen) == free * 1024 * 1024
+    assert free_gpu_memory_bytes(replace(probes, environment={"CUDA_VISIBLE_DEVICES": ""})) is None
 
 
 def test_a_jetsons_gpu_shares_the_memory() -> None:

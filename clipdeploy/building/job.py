@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from clipdeploy.building.plan import check_graph, make_plan, missing_towers
+from clipdeploy.building.plan import check_allow, check_graph, make_plan, missing_towers, target_of
 from clipdeploy.building.records import BuildOutcome, BuildRequest, EngineOutcome, Plan
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine.builder.build import build
@@ -18,13 +18,13 @@ from clipdeploy.engine.product import Product, find_product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, EngineRecord
 from clipdeploy.engine.store import add_engine, building, find
 from clipdeploy.engine.targets.check import before_building
-from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES
 from clipdeploy.errors import EngineError
 from clipdeploy.findings import Finding, worst
 from clipdeploy.machine import find_hardware, free_gpu_memory_bytes, free_memory_bytes
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.engines import Here, find_here
+from clipdeploy.runtime.trt.inspector import inspector_json
 from clipdeploy.spec import Tower
 from clipdeploy.versions import installed
 
@@ -54,6 +54,7 @@ def build_engines(request: BuildRequest, *, progress: Progress = silent) -> Buil
         OutputError: the disk is full, or cannot be written to.
     """
     started = time.perf_counter()
+    check_allow(request.allow)
     bundle = Bundle.open(request.bundle, check_hashes=False)  # what is built from is hashed then
     missing = missing_towers(request, bundle)
     shop = _workshop(request)
@@ -120,7 +121,7 @@ def _engine(request: BuildRequest, plan: Plan, bundle: Bundle, shop: _Workshop, 
             return EngineOutcome(there, folder, built=False)
         file = scratch / ENGINE_FILE
         options = replace(request.options, compute_capabilities=key.compute_capabilities)
-        record = _make(options, plan, bundle, shop, file, progress)
+        record = _make(request, options, plan, bundle, shop, file, progress)
         progress("writing the bundle", 0, 0)
         cache = request.options.timing_cache
         add_engine(bundle, record, file, timing_cache=cache if cache and cache.is_file() else None, progress=progress)
@@ -128,7 +129,13 @@ def _engine(request: BuildRequest, plan: Plan, bundle: Bundle, shop: _Workshop, 
 
 
 def _make(
-    options: BuildOptions, plan: Plan, bundle: Bundle, shop: _Workshop, file: Path, progress: Progress
+    request: BuildRequest,
+    options: BuildOptions,
+    plan: Plan,
+    bundle: Bundle,
+    shop: _Workshop,
+    file: Path,
+    progress: Progress,
 ) -> EngineRecord:
     """Build an engine into `file` and look at it; raises EngineError unless it is what was asked."""
     key = plan.key
@@ -136,8 +143,8 @@ def _make(
     progress(f"{plan.graph}: checking", 0, 0)
     check_graph(bundle, plan.graph)
     # What the graph must become for this version and these GPUs, where some are known to build it wrong.
-    target = EngineTarget.of(key.backend, key.version, key.compute_capabilities, device=key.gpu, jetpack=key.jetpack)
-    prepared = before_building(bundle.path(plan.graph), target, file.parent, precision=plan.precision)
+    target, source = target_of(key), bundle.path(plan.graph)
+    prepared = before_building(source, target, file.parent, precision=plan.precision, allow=request.allow)
     if options.strip_weights and prepared.rewrites:
         # The weights come back from the bundle's graph when the engine is loaded, and this engine is of another one.
         raise EngineError(
@@ -147,8 +154,8 @@ def _make(
         )
     built = build(prepared.graph, file, options, shop.product, machine=shop.machine, progress=progress)
     progress(f"{plan.graph}: looking at the engine", 0, 0)
-    report = layer_report(prepared.graph, built)
-    findings = (*prepared.findings, *check(prepared.graph, plan.precision, built, report, options))
+    report = layer_report(prepared.graph, built, inspector=_inspected(options, shop, file))
+    findings = (*prepared.findings, *check(prepared.graph, plan.precision, built, report, options, request.allow))
     if worst(findings) == "bad":
         raise _not_what_was_asked(plan, findings)
     return EngineRecord(
@@ -162,6 +169,16 @@ def _make(
         findings=findings,
         warnings=built.warnings,
     )
+
+
+def _inspected(options: BuildOptions, shop: _Workshop, file: Path) -> str | None:
+    """What the engine says of itself, where it can be loaded here; otherwise the builder's log tells of its layers.
+
+    TensorRT for RTX logs what its inspector says.
+    """
+    if shop.product.rtx or shop.here.gpu is None or options.strip_weights:
+        return None
+    return inspector_json(file, shop.product.module, host_code=options.version_compatible)
 
 
 def _not_what_was_asked(plan: Plan, findings: Sequence[Finding]) -> EngineError:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from clipdeploy.building.records import BuildRequest, Plan
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine.builder.capabilities import choose_capabilities
 from clipdeploy.engine.builder.config import flags
-from clipdeploy.engine.builder.outline import read_outline
+from clipdeploy.engine.builder.outline import Outline, read_outline
 from clipdeploy.engine.builder.profiles import check_profiles
+from clipdeploy.engine.layers.asked import FALLBACK
 from clipdeploy.engine.product import Product
 from clipdeploy.engine.store import find
+from clipdeploy.engine.targets.check import REWRITTEN, key_flags
 from clipdeploy.engine.targets.hardware import precision_finding
+from clipdeploy.engine.targets.known_bad import allowable
 from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.engine.trtexec import trtexec_line
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES, EngineKey
@@ -41,6 +45,19 @@ def missing_towers(request: BuildRequest, bundle: Bundle) -> tuple[Tower, ...]:
     if missing and not request.data:
         raise _no_graph(request, bundle, missing)
     return tuple(missing)
+
+
+def check_allow(names: Sequence[str]) -> None:
+    """Raise InputError for a name that nothing has which could be built, or taken in, all the same."""
+    known = (FALLBACK, *allowable())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"unknown name for --allow: {', '.join(unknown)}", fix=f"pass one of {', '.join(known)}")
+
+
+def target_of(key: EngineKey) -> EngineTarget:
+    """What the engine of a key is for."""
+    return EngineTarget.of(key.backend, key.version, key.compute_capabilities, device=key.gpu, jetpack=key.jetpack)
 
 
 def check_graph(bundle: Bundle, name: str) -> None:
@@ -93,7 +110,7 @@ def make_plan(
         name = tower.graph_name(precision, request.target())
         plan = bundle.folder / ENGINES / ENGINE_FILE
         line = trtexec_line(bundle.folder / name, plan, request.options, product, like=bundle.graph(tower))
-        return Plan(tower, precision, name, True, None, None, False, _stages(request, True), line)
+        return Plan(tower, precision, name, True, None, None, False, _stages(request, True), line, None)
     name = engine_graph(bundle, tower, precision)
     key = make_key(request, bundle, name, tower, product, here)
     folder = f"{ENGINES}/{key.name}"
@@ -101,7 +118,9 @@ def make_plan(
     options = replace(request.options, compute_capabilities=key.compute_capabilities)
     line = trtexec_line(bundle.path(name), bundle.folder / folder / ENGINE_FILE, options, product)
     stages = () if there and not request.overwrite else _stages(request, False)
-    return Plan(tower, precision, name, False, key, folder, there, stages, line)
+    mark = f"{REWRITTEN}="
+    rewrites = tuple(flag.removeprefix(mark) for flag in key.flags if flag.startswith(mark))
+    return Plan(tower, precision, name, False, key, folder, there, stages, line, rewrites)
 
 
 def _check_precision(request: BuildRequest, product: Product, here: Here) -> None:
@@ -119,7 +138,7 @@ def make_key(request: BuildRequest, bundle: Bundle, name: str, tower: Tower, pro
     outline = read_outline(bundle.path(name))
     check_profiles(request.options.profiles, outline)
     asked = request.options.compute_capabilities
-    return EngineKey(
+    key = EngineKey(
         backend=product.backend,
         version=product.version,
         platform=here.platform,
@@ -132,6 +151,21 @@ def make_key(request: BuildRequest, bundle: Bundle, name: str, tower: Tower, pro
         profiles=request.options.profiles,
         flags=flags(request.options),
     )
+    more = _graph_flags(request, bundle, name, outline, target_of(key))
+    return replace(key, flags=tuple(sorted((*key.flags, *more))))
+
+
+def _graph_flags(
+    request: BuildRequest, bundle: Bundle, name: str, outline: Outline, target: EngineTarget
+) -> tuple[str, ...]:
+    """The flags that tell what becomes of the graph first, and what is taken in all the same."""
+    operators = {node.operator for node in outline.nodes}
+    try:
+        found = key_flags(bundle.path(name), operators, target, request.allow)
+    except Exception:
+        check_graph(bundle, name)  # one that was altered is told as such
+        raise
+    return (*found, f"allow={FALLBACK}") if FALLBACK in request.allow else found
 
 
 def _stages(request: BuildRequest, quantise: bool) -> tuple[str, ...]:

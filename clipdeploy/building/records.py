@@ -24,6 +24,8 @@ class BuildRequest:
         texts: calibration texts for the text encoder, besides the bundle's own.
         overwrite: build again what is there.
         dry_run: say what would be done, and do nothing.
+        allow: what to build, or take in, all the same: names of patterns known to be built wrongly, or `fallback` for
+            an engine in which some products fell back to a wider type.
     """
 
     bundle: Path
@@ -35,6 +37,7 @@ class BuildRequest:
     texts: tuple[str, ...] = ()
     overwrite: bool = False
     dry_run: bool = False
+    allow: tuple[str, ...] = ()
 
     def target(self) -> Target | None:
         """What 8-bit graphs must be made for; raises InputError for an unknown precision."""
@@ -54,7 +57,8 @@ class Plan:
         folder: of the engine in the bundle, such as `engines/KEY`; None as the key.
         there: whether the bundle holds it already.
         stages: what is done, in order; empty where nothing is.
-        trtexec: the command of TensorRT itself that comes closest.
+        trtexec: the command of TensorRT itself that comes closest; it names the graph as the bundle holds it.
+        rewrites: names of what is rewritten in a copy of the graph first; None while the graph is not there.
     """
 
     tower: Tower
@@ -66,6 +70,7 @@ class Plan:
     there: bool
     stages: tuple[str, ...]
     trtexec: str
+    rewrites: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ def plan_rows(plan: Plan) -> list[tuple[str, str]]:
         rows.append(("files", "\n".join(f"{plan.folder}/{name}" for name in (ENGINE_FILE, RECORD_FILE))))
     if plan.there:
         rows.append(("state", "there already" + ("; would be built again" if plan.stages else ": nothing to do")))
+    if plan.rewrites:
+        rows.append(("rewritten", f"{', '.join(plan.rewrites)}, in a copy of the graph that the engine is built from"))
     if plan.stages:
         rows.append(("stages", "\n".join(plan.stages)))
     return rows

@@ -98,6 +98,13 @@ def _mebibytes(_context: click.Context, _option: click.Parameter, value: str | N
     help="How long to search for fast kernels, 0 to 5.  [default: the product's]",
 )
 @click.option("--detailed", is_flag=True, help="Keep what the inspector says of each layer in the engine.")
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="NAME",
+    help="Build in spite of a pattern known to be built wrongly, by the name that check gives it; or, with fallback, "
+    "take in an engine in which some products compute in a wider type. Repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and the line for trtexec; build nothing.")
 @click.option("--overwrite", is_flag=True, help="Build again what is there.")
 def build_engine(
@@ -117,6 +124,7 @@ def build_engine(
     strip_weights: bool,
     optimization_level: int | None,
     detailed: bool,
+    allow: tuple[str, ...],
     dry_run: bool,
     overwrite: bool,
 ) -> None:
@@ -129,7 +137,8 @@ def build_engine(
     TensorRT builds on the device itself. TensorRT for RTX builds on any machine, without a GPU.
 
     What was built is looked at before the bundle takes it in: the types of its layers, its size, the
-    attention blocks that became one layer. An engine that is not what was asked is an error.
+    attention blocks that became one layer. An engine that is not what was asked is an error; what
+    --allow names stays in engine.json as a note.
     """
     from clipdeploy.building.job import BuildRequest, build_engines
     from clipdeploy.engine.builder.capabilities import parse_capabilities
@@ -158,6 +167,7 @@ def build_engine(
         texts=() if texts is None else read_lines(texts, what="texts"),
         overwrite=overwrite,
         dry_run=dry_run,
+        allow=allow,
     )
     outcome = build_engines(request, progress=console.progress)
     console.result(outcome_json(outcome), plan_text(outcome) if dry_run else engines_text(outcome))
@@ -207,5 +217,6 @@ def plan_text(outcome: BuildOutcome) -> str:
     blocks = [f"{outcome.backend} {outcome.version}: nothing is built with --dry-run"]
     for plan in outcome.plans:
         blocks.append(f"{plan.tower.value} encoder, {plan.precision.value}\n{pairs(plan_rows(plan))}")
-        blocks.append(f"  The same with TensorRT's own tool:\n  {one_line(plan.trtexec)}")
+        as_it_is = ", of the graph as it is, not rewritten" if plan.rewrites else ""
+        blocks.append(f"  The same with TensorRT's own tool{as_it_is}:\n  {one_line(plan.trtexec)}")
     return "\n\n".join(blocks)

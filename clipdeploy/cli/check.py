@@ -57,7 +57,8 @@ def check(console: Console, bundle: Path, target: str, precisions: tuple[str, ..
 
     Each graph is held against what is documented of the target: opset, operators, types, FP8, DLA,
     and against patterns that some versions compile wrongly. Where there is a safe form, the graph
-    counts as accepted after rewriting, and build-engine rewrites it so.
+    counts as accepted after rewriting, and build-engine rewrites it so. What such a pattern is called
+    here is what build-engine takes with --allow, to build in spite of it.
 
     What cannot be known without the device is not claimed: compare there with verify. Exit code 1
     when a precision that was asked for is refused, or an encoder has no graph that is accepted.

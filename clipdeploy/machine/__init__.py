@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipdeploy.machine.hardware import Gpu, Hardware, find_hardware, platform_tag
+from clipdeploy.machine.hardware import Gpu, Hardware, cuda_gpus, find_hardware, platform_tag
 from clipdeploy.machine.jetson import Jetson
 from clipdeploy.machine.memory import free_gpu_memory_bytes, free_memory_bytes
 from clipdeploy.machine.probes import Imported, Probes, this_machine
@@ -13,6 +13,7 @@ __all__ = [
     "Imported",
     "Jetson",
     "Probes",
+    "cuda_gpus",
     "find_hardware",
     "free_gpu_memory_bytes",
     "free_memory_bytes",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clipdeploy.machine.jetson import Jetson, parse_jetson
 from clipdeploy.machine.probes import Probes, this_machine
 
-_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader")
+_FIELDS = "name,compute_cap,memory.total,driver_version,uuid,pci.bus_id"
+_QUERY = ("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader")
 
 # names that some systems give to the same processor
 _PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -21,6 +23,8 @@ class Gpu:
     compute_capability: str | None
     memory: str | None
     driver: str | None
+    uuid: str | None = None
+    bus: str | None = None
 
     def __str__(self) -> str:
         known = [self.compute_capability and f"compute capability {self.compute_capability}", self.memory]
@@ -49,7 +53,7 @@ class Hardware:
 
     @property
     def gpu(self) -> Gpu | None:
-        """The GPU that engines are built for and run on, None without one."""
+        """The first GPU, None without one; of several, CUDA may use another, see `cuda_gpus`."""
         return self.gpus[0] if self.gpus else None
 
 
@@ -64,6 +68,27 @@ def find_hardware(probes: Probes | None = None) -> Hardware:
     driver = probes.read("/proc/driver/nvidia/version")
     silent = driver.splitlines()[0].strip() if driver and answer is None and jetson is None else None
     return Hardware(jetson=jetson, gpus=gpus, silent_driver=silent)
+
+
+def cuda_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
+    """The GPUs that CUDA's first may be, as far as its environment variables tell; one where they tell it.
+
+    CUDA counts the GPUs that CUDA_VISIBLE_DEVICES leaves, from the fastest on by a rule of its own, unless
+    CUDA_DEVICE_ORDER is PCI_BUS_ID:
+    https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables
+    """
+    by_bus = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" and all(gpu.bus for gpu in gpus)
+    listed = sorted(gpus, key=lambda gpu: gpu.bus or "") if by_bus else list(gpus)
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(listed[:1] if by_bus else listed)
+    first = visible.split(",")[0].strip()
+    if first.isdigit():
+        known = listed[int(first) : int(first) + 1]  # of a number that is too large, CUDA sees none
+        return tuple(known if by_bus or not known else listed)
+    if first.startswith("GPU-"):
+        return tuple(gpu for gpu in listed if (gpu.uuid or first).startswith(first))
+    return tuple(listed) if first.startswith("MIG-") else ()
 
 
 def platform_tag(probes: Probes | None = None) -> str:
@@ -96,5 +121,4 @@ def _jetsons_own(jetson: Jetson, answer: Gpu | None) -> Gpu:
 def _parse(line: str) -> Gpu:
     fields = [field.strip() for field in line.split(",")]
     name, *rest = [field if field and not field.startswith("[N/A") else None for field in fields]
-    capability, memory, driver = (*rest, None, None, None)[:3]
-    return Gpu(name=name or "NVIDIA GPU", compute_capability=capability, memory=memory, driver=driver)
+    return Gpu(name or "NVIDIA GPU", *(*rest, None, None, None)[: max(3, len(rest))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clipdeploy.machine.hardware import find_hardware
+from clipdeploy.machine.hardware import cuda_gpus, find_hardware
 from clipdeploy.machine.probes import Probes, this_machine
 
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits")
@@ -24,12 +24,18 @@ def free_memory_bytes(probes: Probes | None = None) -> int | None:
 
 
 def free_gpu_memory_bytes(probes: Probes | None = None) -> int | None:
-    """Free memory of the GPU that engines are built for; a Jetson's is the machine's own. None without a GPU."""
+    """Free memory of the GPU that engines are built for; a Jetson's is the machine's own. None without a GPU.
+
+    Of several GPUs that it may be, as `cuda_gpus` finds them, the most that one has.
+    """
     probes = probes or this_machine()
-    if find_hardware(probes).jetson is not None:
+    hardware = find_hardware(probes)
+    if hardware.jetson is not None:
         return free_memory_bytes(probes)
-    first = next(iter((probes.run(_GPU_QUERY) or "").split("\n"))).strip()
-    return int(first) * 1024 * 1024 if first.isdigit() else None
+    told = [line.strip() for line in (probes.run(_GPU_QUERY) or "").splitlines()]
+    may_be = cuda_gpus(hardware.gpus, probes.environment)
+    free = [int(mib) for gpu, mib in zip(hardware.gpus, told, strict=False) if gpu in may_be and mib.isdigit()]
+    return max(free) * 1024 * 1024 if free else None
 
 
 def _left_of_the_limit(probes: Probes) -> int | None:

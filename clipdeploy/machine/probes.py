@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _TIMEOUT_S = 60
@@ -54,6 +54,7 @@ class Probes:
         try_import: import a module in another process, where a crash does no harm.
         read: content of a text file, None when there is none.
         run: stdout of a command, None when there is no such command or it fails.
+        environment: the process's environment variables.
     """
 
     system: str
@@ -67,6 +68,7 @@ class Probes:
     try_import: Callable[[str], Imported]
     read: Callable[[str], str | None]
     run: Callable[[Sequence[str]], str | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def this_machine() -> Probes:
@@ -83,6 +85,7 @@ def this_machine() -> Probes:
         try_import=_try_import,
         read=_read,
         run=_run,
+        environment=dict(os.environ),
     )
 
 

@@ -130,6 +130,12 @@ class Clip:
         """The number format that each encoder runs in."""
         return {tower: graph.precision for tower, graph in self.graphs.items()}
 
+    @property
+    def unbuilt(self) -> dict[Tower, str]:
+        """The encoders that nothing was built for on a backend of built engines, and what builds it."""
+        unbuilt = {} if self._engines is None else self._engines.unbuilt
+        return {tower: error.fix or error.message for tower, error in unbuilt.items()}
+
     def graph(self, tower: Tower) -> GraphChoice:
         """The graph of one encoder; raises InputError where the bundle has none of it."""
         if tower not in self.graphs:

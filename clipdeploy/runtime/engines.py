@@ -13,11 +13,22 @@ from clipdeploy.bundle import Bundle
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES, RECORD_FILE, Difference, EngineBackend, EngineKey
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.machine import Probes, find_hardware, platform_tag, this_machine
+from clipdeploy.runtime.trt.gpus import gpu_by_environment, gpu_of_cuda
 from clipdeploy.spec import Precision, Tower, from_dict
 
 VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version-compatible", "hardware-compatible"
 """Flags of a key that loosen what must be equal."""
 
+_OPTIONS = (
+    VERSION_COMPATIBLE,
+    HARDWARE_COMPATIBLE,
+    "allow",
+    "detailed",
+    "optimization-level",
+    "strip-weights",
+    "workspace",
+)
+"""Flags of a key that build-engine takes as options; the others it finds itself, from the graph and the product."""
 _AMPERE = (8, 0)
 _SHOWN = 4
 
@@ -65,16 +76,33 @@ class Here:
 
 
 def find_here(backend: EngineBackend, version: str, probes: Probes | None = None) -> Here:
-    """This machine with a product of this version; engines are keyed by what this says."""
+    """This machine with a product of this version; engines are keyed by what this says, and chosen by it.
+
+    Of several GPUs it is the one that CUDA uses in this thread; CUDA itself is asked where cuda-python is installed.
+
+    Args:
+        backend: the product.
+        version: of it.
+        probes: a machine, which is asked without CUDA; None stands for this one.
+
+    Raises:
+        EngineError: there are GPUs that differ, and neither CUDA nor its environment variables tell which is used.
+    """
+    used = gpu_of_cuda() if probes is None else None
     probes = probes or this_machine()
     hardware = find_hardware(probes)
-    gpu = hardware.gpu
+    if hardware.jetson is not None and hardware.gpu is not None:
+        # CUDA calls every Orin "Orin": on a Jetson, engines go by the name of the module.
+        name, known = hardware.gpu.name, hardware.gpu.compute_capability
+        gpu: tuple[str | None, str | None] = (name, used[1] if used else known)
+    else:
+        gpu = used or gpu_by_environment(hardware.gpus, probes.environment, backend)
     return Here(
         backend=backend,
         version=version,
         platform=platform_tag(probes),
-        gpu=gpu.name if gpu else None,
-        compute_capability=gpu.compute_capability if gpu else None,
+        gpu=gpu[0],
+        compute_capability=gpu[1],
         jetpack=hardware.jetson.jetpack if hardware.jetson else None,
     )
 
@@ -160,6 +188,12 @@ def differences(key: EngineKey, here: Here, graph: str | None) -> tuple[Differen
     return tuple(found)
 
 
+def candidates(bundle: Bundle, tower: Tower, precision: Precision, backend: EngineBackend) -> list[EngineEntry]:
+    """The engines of a tower in a precision, whether or not they run here."""
+    asked = (tower, precision, backend)
+    return [e for e in engines_of(bundle).values() if (e.key.tower, e.key.precision, e.key.backend) == asked]
+
+
 def choose_engine(
     bundle: Bundle, tower: Tower, precision: Precision, here: Here, *, batch: int | None = None
 ) -> EngineEntry:
@@ -180,20 +214,18 @@ def choose_engine(
         BundleCorruptError: the record of an engine cannot be read.
     """
     graph = graph_now(bundle, tower, precision)
-    engines = engines_of(bundle)
-    asked = [e for e in engines.values() if (e.key.tower, e.key.precision) == (tower, precision)]
-    candidates = [entry for entry in asked if entry.key.backend == here.backend]
+    built = candidates(bundle, tower, precision, here.backend)
     what = f"{here.backend} engine of the {tower.value} tower in {precision.value}"
-    if not candidates:
-        have = ", ".join(sorted(engines)) or "none"
+    if not built:
+        have = ", ".join(sorted(engines_of(bundle))) or "none"
         raise EngineError(
             f"bundle {bundle.folder} holds no {what}; engines it holds: {have}",
             fix="build it on this machine: " + build_command(bundle.folder, tower, precision, here, batch=batch),
         )
-    parted = {entry.name: differences(entry.key, here, graph) for entry in candidates}
-    fitting = [entry for entry in candidates if not parted[entry.name]]
+    parted = {entry.name: differences(entry.key, here, graph) for entry in built}
+    fitting = [entry for entry in built if not parted[entry.name]]
     if not fitting:
-        nearest = sorted(candidates, key=lambda entry: len(parted[entry.name]))
+        nearest = sorted(built, key=lambda entry: len(parted[entry.name]))
         lines = [f"  {entry.name}: {'; '.join(map(str, parted[entry.name]))}" for entry in nearest[:_SHOWN]]
         more = [f"  and {len(nearest) - _SHOWN} more"] if len(nearest) > _SHOWN else []
         command = build_command(bundle.folder, tower, precision, here, like=nearest[0].key, batch=batch)
@@ -242,7 +274,7 @@ def build_command(
         words += ["--compute-capability", here.compute_capability]
     for flag in like.flags if like else ():
         name, _, value = flag.partition("=")
-        words += [f"--{name}", *([value] if value else [])]
+        words += [f"--{name}", *([value] if value else [])] if name in _OPTIONS else []
     return shlex.join(words)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import EngineError
-from clipdeploy.runtime.engines import EngineEntry, Here, build_command, choose_engine, find_here
+from clipdeploy.runtime.engines import EngineEntry, Here, build_command, candidates, choose_engine, find_here
 from clipdeploy.runtime.trt.cuda import Cuda
 from clipdeploy.runtime.trt.plan import load_engine
 from clipdeploy.runtime.trt.product import NAMES, import_cuda, import_product
@@ -28,6 +28,7 @@ class Engines:
         here: what an engine's key must fit.
         chosen: the engine of each encoder that has one that fits.
         lacking: of the other encoders, why there is none; raised when they are asked for.
+        refused: those of the lacking that have engines, of which none fits.
     """
 
     bundle: Bundle
@@ -36,6 +37,7 @@ class Engines:
     here: Here
     chosen: dict[Tower, EngineEntry] = field(default_factory=dict)
     lacking: dict[Tower, EngineError] = field(default_factory=dict)
+    refused: set[Tower] = field(default_factory=set)
 
     @property
     def reason(self) -> str:
@@ -43,6 +45,11 @@ class Engines:
         here = self.here
         runs = f"{NAMES[here.backend]} {here.version} on {here.gpu}, compute capability {here.compute_capability}"
         return "; ".join([runs, *(f"{tower.value} encoder: no engine for it here" for tower in self.lacking)])
+
+    @property
+    def unbuilt(self) -> dict[Tower, EngineError]:
+        """Of the encoders that no engine was built for, what says so; one that was built and does not fit is none."""
+        return {tower: error for tower, error in self.lacking.items() if tower not in self.refused}
 
     def open(self, tower: Tower) -> TensorRtSession:
         """Load an encoder's engine.
@@ -75,20 +82,14 @@ def find_engines(bundle: Bundle, backend: EngineBackend, precisions: Mapping[Tow
     """
     module = import_product(backend)
     cuda = Cuda(import_cuda(backend))
-    engines = Engines(bundle, module, cuda, _here(backend, module, cuda))
+    engines = Engines(bundle, module, cuda, find_here(backend, module.__version__))
     for tower, precision in precisions.items():
         try:
             engines.chosen[tower] = choose_engine(bundle, tower, precision, engines.here)
         except EngineError as error:
             engines.lacking[tower] = error
+            if candidates(bundle, tower, precision, backend):
+                engines.refused.add(tower)
     if not engines.chosen:
         raise next(iter(engines.lacking.values()))
     return engines
-
-
-def _here(backend: EngineBackend, module: Any, cuda: Cuda) -> Here:
-    """What an engine's key must fit: product, machine, and the GPU that CUDA uses, which may not be the first."""
-    here = find_here(backend, module.__version__)
-    # CUDA calls every Orin "Orin": on a Jetson, engines go by the name of the module.
-    gpu = cuda.gpu.name if here.jetpack is None else here.gpu
-    return replace(here, gpu=gpu, compute_capability=cuda.gpu.compute_capability)

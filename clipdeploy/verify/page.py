@@ -55,10 +55,7 @@ def render(report: ParityReport) -> str:
 
 def _head(report: ParityReport) -> Html:
     facts = [el("div", el("dt", name), el("dd", value)) for name, value in header(report)]
-    rungs = [
-        el("li", el("a", _mark(stage.passed), " ", TITLES[stage.name], href=f"#{stage.name}"))
-        for stage in report.stages
-    ]
+    rungs = [el("li", el("a", _mark(stage), " ", TITLES[stage.name], href=f"#{stage.name}")) for stage in report.stages]
     return el(
         "header",
         el("p", "parity report", class_="over"),
@@ -70,17 +67,17 @@ def _head(report: ParityReport) -> Html:
 
 
 def _stage_card(stage: Stage, report: ParityReport) -> Html:
-    title = el("h2", _mark(stage.passed), " ", TITLES[stage.name], el("small", f"{stage.seconds:.2f} s"))
+    title = el("h2", _mark(stage), " ", TITLES[stage.name], el("small", f"{stage.seconds:.2f} s"))
     return el(
         "section",
         title,
         el("p", MEANING[stage.name], class_="meaning"),
         _finding(stage.finding) if stage.finding else None,
         el("div", [_check_line(check) for check in stage.checks], class_="checks") if stage.checks else None,
-        [el("p", note, class_="note") for note in stage.notes],
+        [el("p", note, class_="note") for note in (stage.skipped, *stage.notes) if note],
         _sample_list(stage, report) if stage.samples else None,
         id=stage.name,
-        class_=_tone(stage.passed),
+        class_=_state(stage),
     )
 
 
@@ -245,8 +242,15 @@ def _version_card(report: ParityReport) -> Html:
     )
 
 
-def _mark(passed: bool) -> Html:
-    return el("span", "✓" if passed else "✗", class_=f"mark {_tone(passed)}", title="pass" if passed else "fail")
+def _mark(stage: Stage) -> Html:
+    state = _state(stage)
+    shown_as = {"pass": ("✓", "pass"), "fail": ("✗", "fail"), "skip": ("–", "not verified")}
+    sign, title = shown_as[state]
+    return el("span", sign, class_=f"mark {state}", title=title)
+
+
+def _state(stage: Stage) -> str:
+    return "skip" if stage.skipped else _tone(stage.passed)
 
 
 def _tone(passed: bool) -> str:

@@ -31,6 +31,7 @@ section { background:var(--card); border:1px solid var(--line); border-radius:12
 section.fail { border-color:var(--bad); }
 .meaning, .note, .gate, footer { color:var(--soft); font-size:.88rem; }
 .mark { font-weight:700; } .mark.pass, .value.pass { color:var(--good); } .mark.fail, .value.fail { color:var(--bad); }
+.mark.skip { color:var(--soft); }
 .finding { background:var(--bad-bg); border-radius:8px; padding:.7rem .9rem; font-size:.92rem; }
 .checks { margin-top:.7rem; display:grid; gap:.35rem; }
 .check { display:grid; grid-template-columns:13rem minmax(60px,1fr) 12rem 8.5rem; gap:.8rem; align-items:center; }

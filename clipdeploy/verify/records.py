@@ -114,7 +114,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stage:
-    """One rung of the ladder. It passes when it could be run and every check does; else `finding` says why not."""
+    """One rung of the ladder. It passes when it could be run and every check does; else `finding` says why not.
+
+    `skipped` says why there was nothing to verify, empty where there was; such a stage neither passes nor fails.
+    """
 
     name: StageName
     checks: tuple[Check, ...]
@@ -122,10 +125,16 @@ class Stage:
     finding: Finding | None
     notes: tuple[str, ...]
     seconds: float
+    skipped: str = ""
 
     @property
     def passed(self) -> bool:
         return self.finding is None and bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was verified and does not hold."""
+        return not self.passed and not self.skipped
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,7 @@ class ParityReport:
         stages: in the order of the ladder.
         cosines: ours, end to end, (K, T): a row a picture, a column a text; empty when it could not be computed.
         reference_cosines: the reference's, (K, T).
-        precisions: tower -> the precision that it ran in.
+        precisions: tower -> the precision that it ran in; of the towers that ran.
     """
 
     schema_version: int
@@ -181,22 +190,31 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        return all(stage.passed for stage in self.stages)
+        """Whether all that was verified holds."""
+        return not any(stage.failed for stage in self.stages)
 
     @property
     def first_drift(self) -> StageName | None:
-        """The first stage that fails, None when all pass."""
-        return next((stage.name for stage in self.stages if not stage.passed), None)
+        """The first stage that fails, None when none does."""
+        return next((stage.name for stage in self.stages if stage.failed), None)
 
     @property
     def summary(self) -> str:
         """One line: that all stages hold, or which drifts first, on which sample, by what, and why."""
         for stage in self.stages:
-            if not stage.passed:
+            if stage.failed:
                 found = stage.finding
                 return f"first drift: {stage.name}" + (f": {found.numbers}; {found.cause}" if found else "")
-        return f"all {len(self.stages)} stages hold"
+        return hold(self)
 
     def stage(self, name: StageName) -> Stage:
         """One rung of the ladder by name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def hold(report: ParityReport) -> str:
+    """That all stages hold, or all that were verified."""
+    skipped = [stage.name.replace("_", " ") for stage in report.stages if stage.skipped]
+    if not skipped:
+        return f"all {len(report.stages)} stages hold"
+    return f"{len(report.stages) - len(skipped)} stages hold; not verified: {', '.join(skipped)}"

@@ -1,8 +1,8 @@
 """The parity report for people and programs: rows, a plain table, JSON, and a page.
 
 JSON (`to_json`) is the `ParityReport` field by field, and beside it `passed` and `first_drift` at the top and
-`passed` in every stage and check, so that a reader needs no rule of ours. A number that is not finite is null.
-The pictures' data URIs stay out of it.
+`passed` in every stage and check, null for a stage that was skipped, so that a reader needs no rule of ours. A number
+that is not finite is null. The pictures' data URIs stay out of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from clipdeploy.errors import InputError
 from clipdeploy.spec import from_dict, to_dict
 from clipdeploy.verify.markup import shown
-from clipdeploy.verify.records import SCHEMA_VERSION, Check, ParityReport, Stage
+from clipdeploy.verify.records import SCHEMA_VERSION, Check, ParityReport, Stage, hold
 
 TITLES = {
     "pixels": "pixels",
@@ -81,9 +81,10 @@ def findings(report: ParityReport) -> list[str]:
 def verdict(report: ParityReport) -> str:
     """The last line: whether the bundle holds, and if not, where it first drifts."""
     if report.first_drift is None:
-        return f"PASS: all {len(report.stages)} stages hold"
-    failed = sum(not stage.passed for stage in report.stages)
-    return f"FAIL: first drift: {TITLES[report.first_drift]} ({failed} of {len(report.stages)} stages fail)"
+        return f"PASS: {hold(report)}"
+    failed = sum(stage.failed for stage in report.stages)
+    verified = sum(not stage.skipped for stage in report.stages)
+    return f"FAIL: first drift: {TITLES[report.first_drift]} ({failed} of {verified} stages fail)"
 
 
 def text_table(report: ParityReport) -> str:
@@ -94,7 +95,7 @@ def text_table(report: ParityReport) -> str:
     table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     table.insert(1, "  ".join("-" * w for w in widths))
     head = [f"{name:<8} {value}" for name, value in header(report)]
-    notes = [f"note: {TITLES[s.name]}: {note}" for s in report.stages for note in s.notes]
+    notes = [f"note: {TITLES[s.name]}: {note}" for s in report.stages for note in (s.skipped, *s.notes) if note]
     blocks = ["\n".join(head), "\n".join(table), "\n".join(notes), *findings(report), verdict(report)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -103,7 +104,7 @@ def to_json(report: ParityReport) -> str:
     """The report as JSON text; see the module's head for its shape."""
     plain = to_dict(replace(report, pictures=tuple(_without_images(report))))
     for stage, data in zip(report.stages, plain["stages"], strict=True):
-        data["passed"] = stage.passed
+        data["passed"] = None if stage.skipped else stage.passed
         for check, entry in zip(stage.checks, data["checks"], strict=True):
             entry["passed"] = check.passed
     return json.dumps(
@@ -154,11 +155,11 @@ def tools(versions: Mapping[str, str], *names: str) -> str:
 
 def _stage_rows(stage: Stage) -> list[Row]:
     lines = [(c.name, measured(c), f"{c.rule} {number(c, c.gate)}", c.passed) for c in stage.checks]
-    lines = lines or [("could not be run", "", "", False)]
+    lines = lines or [("not verified" if stage.skipped else "could not be run", "", "", not stage.failed)]
     return [
         Row(
             stage=TITLES[stage.name] if place == 0 else "",
-            verdict=("pass" if stage.passed else "FAIL") if place == 0 else "",
+            verdict=("skip" if stage.skipped else "pass" if stage.passed else "FAIL") if place == 0 else "",
             check=name,
             measured=value,
             gate=gate,

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from clipdeploy.runtime.clip import Clip
 
 
+TOWERS: dict[StageName, Tower] = {"image_tower": Tower.IMAGE, "text_tower": Tower.TEXT}
+"""The encoder that a stage runs alone."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage measured, before it is timed."""
@@ -65,11 +69,23 @@ class Subject:
 
     @cached_property
     def cosines(self) -> Floats:
-        """(K, T) end to end: our crops, pixels, tokens and towers."""
+        """(K, T) end to end: our crops, pixels, tokens and towers; of a tower without an engine the reference's."""
         k, t, dim = len(self.reference.pictures), len(self.reference.texts), self.clip.spec.embed_dim
-        images = run_batches(self.clip.encode_pixels, self.clip.images.normalize(np.stack(self.crops)), (k, dim))
-        texts = run_batches(self.clip.encode_tokens, self.tokens, (t, dim))
+        images, texts = self.reference.image_embeds, self.reference.text_embeds
+        if Tower.IMAGE not in self.clip.unbuilt:
+            pixels = self.clip.images.normalize(np.stack(self.crops))
+            images = run_batches(self.clip.encode_pixels, pixels, (k, dim))
+        if Tower.TEXT not in self.clip.unbuilt:
+            texts = run_batches(self.clip.encode_tokens, self.tokens, (t, dim))
         return np.asarray(images.astype(np.float64) @ texts.astype(np.float64).T)
+
+    @property
+    def half(self) -> tuple[str, ...]:
+        """A note where one side of the cosines is not ours."""
+        return tuple(
+            f"the {tower.value} embeddings are the reference's: the {tower.value} encoder has no engine"
+            for tower in self.clip.unbuilt
+        )
 
     @cached_property
     def reference_cosines(self) -> Floats:
@@ -249,7 +265,7 @@ def similarity(subject: Subject, earlier: Sequence[StageName]) -> Outcome:
     error = np.abs(subject.cosines - subject.reference_cosines)
     scale = subject.clip.spec.logit_scale
     checks = (Check("max abs of cosines", finite(error.max()), "<=", subject.gates.max_abs),)
-    notes = (f"as logits (scale {scale:.4g}) that is {_say(float(error.max()) * scale)}",)
+    notes = (*subject.half, f"as logits (scale {scale:.4g}) that is {_say(float(error.max()) * scale)}")
     rows = error.max(axis=1)
     samples = tuple(
         Sample(name, bool(row <= subject.gates.max_abs), finite(row)) for name, row in zip(names, rows, strict=True)
@@ -277,7 +293,8 @@ def top1(subject: Subject, earlier: Sequence[StageName]) -> Outcome:
     decided = len(samples) - ties
     rate = (decided - len(wrong)) / decided if decided else None
     checks = (Check("agreement", rate, ">=", gates.top1, f"of {decided} decided"),)
-    notes = (f"{ties} of {len(samples)} answers are ties within {gates.tie:g} and are not counted",) if ties else ()
+    tied = (f"{ties} of {len(samples)} answers are ties within {gates.tie:g} and are not counted",) if ties else ()
+    notes = (*subject.half, *tied)
     if checks[0].passed:
         return Outcome(checks, tuple(samples), None, notes)
     if not wrong:

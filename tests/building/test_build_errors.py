@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,13 @@ pytest.importorskip("onnx", reason="the tiny bundles are written with onnx")
 pytest.importorskip("onnx_ir", reason="building needs the extra: pip install 'clipdeploy[engine]'")
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from clipdeploy.building.job import build_engines
-from clipdeploy.bundle import Bundle, NewFile
 from clipdeploy.engine_key import EngineBackend, Profile
 from clipdeploy.errors import BundleCorruptError, EngineError
 from clipdeploy.spec import Tower
-from tests.building.folders import content, hidden
+from tests.building.folders import content, hidden, put_file, put_graph
 from tests.bundles import make_bundle
 from tests.engine.products import BACKENDS, need, options, request
 
@@ -64,28 +61,6 @@ def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         helper.make_node("MatMul", ["flat", "head"], ["image_embeds"], name="project"),
     ]
     return put_graph(folder, nodes, constants)
-
-
-def put_graph(folder: Path, nodes: Sequence[Any], constants: dict[str, Any], *, batch: int | str = "batch") -> Path:
-    """Give a tiny bundle another image graph."""
-    graph = helper.make_graph(
-        list(nodes),
-        "image",
-        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [batch, 3, 32, 32])],
-        [helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, [batch, 16])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    path = folder.parent / "visual.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), str(path))
-    return put_file(folder, path)
-
-
-def put_file(folder: Path, path: Path) -> Path:
-    entry = Bundle.open(folder).manifest.files["visual.onnx"]
-    new = NewFile("visual.onnx", path, "graph", "tests", Tower.IMAGE, entry.precision, entry.opset)
-    Bundle.open(folder).add_all([new])
-    path.unlink()
-    return folder
 
 
 def fails(bundle: Path, backend: EngineBackend, message: str, **more: Any) -> EngineError:

@@ -18,49 +18,14 @@ from clipdeploy.building.job import BuildRequest, build_engines
 from clipdeploy.building.report import document, engine_row, plan_rows
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine.records import BuildOptions
-from clipdeploy.engine_key import EngineBackend, Profile
+from clipdeploy.engine_key import Profile
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.findings import Finding
-from clipdeploy.machine import Gpu, Hardware, Jetson
-from clipdeploy.runtime.engines import Here, engines_of
+from clipdeploy.runtime.engines import engines_of
 from clipdeploy.spec import Precision, Tower
+from tests.building.conftest import MACHINES
 from tests.building.folders import content, hidden
 from tests.bundles import make_bundle
-from tests.engine.fake_tensorrt import make
-from tests.fake_gpu import FakeCuda
-
-JETSON = Jetson("NVIDIA Jetson Orin Nano Developer Kit", "36.4.3", "6.2", "8.7")
-L4 = Gpu("NVIDIA L4", "8.9", "23034 MiB", "580.1")
-MACHINES = {
-    "tensorrt-10.3.0": Hardware(JETSON, (Gpu("Jetson Orin Nano", "8.7", None, None),), None),
-    "tensorrt-11.4.0": Hardware(None, (L4,), None),
-    "tensorrt_rtx-1.7.1": Hardware(None, (), None),
-}
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A machine of the imagination with one product; its name for `--backend`."""
-    name = getattr(request, "param", "tensorrt_rtx-1.7.1")
-    hardware = MACHINES[name]
-    module: Any = make(name, cuda=FakeCuda() if hardware.has_gpu else None)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(job, "find_hardware", lambda: hardware)
-
-    def here(backend: EngineBackend, version: str) -> Here:
-        gpu, jetson = hardware.gpu, hardware.jetson
-        capability = gpu.compute_capability if gpu else None
-        return Here(
-            backend, version, "linux-test", gpu.name if gpu else None, capability, jetson.jetpack if jetson else None
-        )
-
-    monkeypatch.setattr(job, "find_here", here)
-    return "tensorrt-rtx" if module.__name__ == "tensorrt_rtx" else "tensorrt"
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return make_bundle(tmp_path / "tiny")
 
 
 def image(bundle: Path, **more: Any) -> BuildRequest:
@@ -84,6 +49,34 @@ def test_what_an_engine_is_tied_to(machine: str, bundle: Path) -> None:
         assert tied == ("NVIDIA L4", ("8.9",), None)
     assert engine.record.tools[machine] == key.version
     assert list(engines_of(Bundle.open(bundle))) == [key.name]
+
+
+@pytest.mark.parametrize(
+    ("machine", "options", "source"),
+    [
+        ("tensorrt-11.4.0", BuildOptions(), "inspector"),
+        ("tensorrt-10.3.0", BuildOptions(detailed=True), "inspector"),
+        ("tensorrt-10.3.0", BuildOptions(), "build log"),  # the engine tells the names alone
+        ("tensorrt-11.4.0", BuildOptions(strip_weights=True), "build log"),
+        ("tensorrt_rtx-1.7.1", BuildOptions(), "build log"),
+    ],
+    indirect=["machine"],
+)
+def test_who_tells_of_the_layers(machine: str, bundle: Path, options: BuildOptions, source: str) -> None:
+    (engine,) = build_engines(image(bundle, options=options)).engines
+    report = engine.record.report
+    assert report.source == source
+    assert {tensor.dtype for layer in report.layers for tensor in layer.outputs} >= {"Float"}
+
+
+@pytest.mark.parametrize("machine", ["tensorrt-11.4.0"], indirect=True)
+def test_an_engine_that_cannot_be_looked_at_is_built_all_the_same(
+    machine: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime: Any = sys.modules["tensorrt"].Runtime
+    monkeypatch.setattr(runtime, "deserialize_cuda_engine", lambda self, serialized_engine: None)
+    (engine,) = build_engines(image(bundle)).engines
+    assert (engine.built, engine.record.report.source) == (True, "build log")
 
 
 def test_it_is_built_once_and_again_when_asked(machine: str, bundle: Path) -> None:

@@ -63,6 +63,13 @@ def test_json(run: Run, tiny: Path) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
+def test_allow_reaches_the_build(run: Run, tiny: Path) -> None:
+    given = ("--tower", "text", "--allow", "fallback", "--allow", "rotary-vit")
+    (engine,) = document(run("build-engine", tiny, *GIVEN, *given, "--json"))["engines"]
+    assert engine["key"]["flags"] == ["allow=fallback"]
+
+
+@pytest.mark.usefixtures("rtx")
 def test_a_dry_run(run: Run, tiny: Path) -> None:
     result = run("build-engine", tiny, *GIVEN, "--dry-run")
     assert result.exit_code == 0
@@ -88,6 +95,9 @@ def test_what_is_refused(run: Run, tiny: Path) -> None:
     assert "--version-compatible out" in failure(run("build-engine", tiny, *GIVEN, "--version-compatible"))
     assert "MIN <= OPT <= MAX, got 8,1,2" in failure(run("build-engine", tiny, *GIVEN, "--batch", "8,1,2"))
     assert "no compute capability: 'ada'" in failure(run("build-engine", tiny, "--compute-capability", "ada"))
+    told = failure(run("build-engine", tiny, *GIVEN, "--allow", "rotary-vat"))
+    assert "unknown name for --allow: rotary-vat" in told and "fallback, attention-operator" in told
+    assert "--strip-weights out" in failure(run("build-engine", tiny, *GIVEN, "--strip-weights"))
     assert run("build-engine", tiny, "--workspace", "much").exit_code == 2
     assert not (tiny / "engines").exists()
 

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip install 'clipdeploy[export]'")
 
+from tests.building.folders import put_graph
+from tests.bundles import make_bundle
 from tests.cli.conftest import Run, document, failure
 
 
@@ -49,6 +51,26 @@ def test_a_gpu_that_is_not_built_for(run: Run, bundle: Path) -> None:
     assert "TensorRT for RTX builds for no such GPU" in result.stdout
     assert "fix: build with TensorRT for it" in result.stdout
     assert result.stdout.count("refused") == 2
+
+
+def test_the_name_of_a_pattern_is_what_allow_takes(run: Run, tmp_path: Path) -> None:
+    import numpy as np
+    from onnx import helper
+
+    angles = np.linspace(0.1, 3, 32, dtype=np.float32).reshape(1, 1, 1, 32)
+    nodes = [
+        helper.make_node("Neg", ["pixel_values"], ["turned"]),
+        helper.make_node("Mul", ["pixel_values", "cos"], ["a"]),
+        helper.make_node("Mul", ["turned", "sin"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["rotated"], name="rotate"),
+        helper.make_node("Flatten", ["rotated"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["image_embeds"]),
+    ]
+    constants = {"cos": np.cos(angles), "sin": np.sin(angles), "weights": np.ones((3072, 16), np.float32)}
+    folder = put_graph(make_bundle(tmp_path / "rotary"), nodes, constants)
+    result = run("check", folder, "--target", "tensorrt 10.3, sm_87", "--tower", "image")
+    assert result.exit_code == 1
+    assert "refused: rotary-vit" in result.stdout and "--allow rotary-vit" in " ".join(result.stdout.split())
 
 
 def test_a_target_that_makes_no_sense(run: Run, bundle: Path) -> None:

@@ -130,6 +130,7 @@ class BuilderActs:
             "capabilities": [state["capabilities"][index].name for index in sorted(state["capabilities"])],
             "workspace": state["pools"].get("WORKSPACE"),
             "nodes": nodes_digest(model),
+            "detailed": detailed,
         }
         stripped = "STRIP_PLAN" in header["flags"] or "WEIGHTLESS" in header["flags"]
         text = json.dumps({**header, "stripped": stripped}).encode()

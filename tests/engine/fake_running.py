@@ -95,10 +95,15 @@ class Acts(BuilderActs):
         return self.new("EngineInspector", engine=this)
 
     def EngineInspector_get_engine_information(self, this: Any, format: Any) -> str:
-        model = this._state["engine"]._state["model"]
+        model, header = this._state["engine"]._state["model"], this._state["engine"]._state["header"]
         if format.name == "ONELINE":
             return "\n".join(self.layers(model, True))
+        if not header["detailed"]:
+            return json.dumps({"Layers": [node_name(node) for node in model.graph.node]})
         types = types_of(model)
+        context = this._state.get("execution_context")
+        if context is None or not context._state["shapes"]:
+            types = dict.fromkeys(types, "N/A due to dynamic shapes")
         key = "Datatype" if self.major >= 11 or self.api.rtx else "Format/Datatype"
         layers = [
             {
@@ -114,7 +119,8 @@ class Acts(BuilderActs):
 
     def ICudaEngine_create_execution_context(self, this: Any, **given: Any) -> Any:
         assert self.cuda is not None
-        scratch = self.ICudaEngine_device_memory_size_v2(this)
+        own = getattr(given.get("strategy"), "name", "STATIC") != "USER_MANAGED"
+        scratch = self.ICudaEngine_device_memory_size_v2(this) if own else 0
         if self.cuda.used + scratch > self.cuda.total:
             self.say(this._state["logger"], "ERROR", "Requested amount of GPU memory could not be allocated")
             return None

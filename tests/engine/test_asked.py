@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("onnx_ir", reason="graphs need the extra: pip install 'clipdeploy[engine]'")
-from clipdeploy.engine.layers.asked import ROOM_BYTES, check, layer_report
+from clipdeploy.engine.layers.asked import check, layer_report
 from clipdeploy.engine.layers.products import expected_weight_bytes, find_products
+from clipdeploy.engine.layers.size import ROOM_BYTES
 from clipdeploy.engine.records import BuildMachine, BuildOptions, Built, EngineLayer, EngineTensor, LayerReport
 from clipdeploy.engine_key import Profile
 from clipdeploy.findings import Finding, worst
@@ -29,11 +30,12 @@ def look(
     *,
     size: int = SIZE,
     options: BuildOptions | None = None,
+    allow: Sequence[str] = (),
 ) -> dict[str, Finding]:
     """The findings by what was looked at."""
     lines = recorded(log) if isinstance(log, str) else log
     built = Built(graph.with_suffix(".plan"), size, 1.0, ("8.6",), log=tuple(lines))
-    return {f.check: f for f in check(graph, Precision(precision), built, layer_report(graph, built), options)}
+    return {f.check: f for f in check(graph, Precision(precision), built, layer_report(graph, built), options, allow)}
 
 
 def bad(findings: dict[str, Finding]) -> list[str]:
@@ -105,6 +107,40 @@ def test_one_product_that_was_not_fused_with_its_scales(graph: Path) -> None:
     assert "1 of 8 products do not compute in the type that the graph gives them: node_fc2 (FP8) in" in (
         findings["product types"].message
     )
+
+
+@pytest.mark.parametrize(
+    ("graph", "precision", "typed"), [("int8", "int8", "Int8"), ("fp8", "fp8", "FP8")], indirect=["graph"]
+)
+def test_products_that_fell_back_are_taken_in_where_that_is_allowed(graph: Path, precision: str, typed: str) -> None:
+    lines = [
+        line.replace(f"Datatype: {typed}", "Datatype: Half") if line.startswith("Name: node_fc2_") else line
+        for line in recorded(f"image_{precision}")
+    ]
+    refused = look(graph, precision, lines)
+    assert bad(refused) == ["product types"]
+    fix = refused["product types"].fix or ""
+    assert "--allow fallback" in fix and "--precision fp16" in fix
+    findings = look(graph, precision, lines, allow=["fallback"])
+    assert bad(findings) == []
+    note = findings["product types"]
+    assert note.state == "note" and f"--allow fallback takes in: node_fc2 ({typed}) in Float/Half" in note.message
+
+
+@pytest.mark.parametrize("graph", ["int8"], indirect=True)
+def test_an_engine_with_nothing_as_asked_is_never_taken_in(graph: Path) -> None:
+    findings = look(graph, "int8", "image_fp16", allow=["fallback"])
+    assert bad(findings) == ["product types"]
+    assert "--allow" not in (findings["product types"].fix or "")
+
+
+@pytest.mark.parametrize("graph", ["fp32"], indirect=True)
+def test_a_narrower_type_is_no_fallback(graph: Path) -> None:
+    lines = [
+        line.replace("Datatype: Float", "Datatype: Half") if line.startswith("Name: node_fc2_") else line
+        for line in recorded("image_fp32")
+    ]
+    assert bad(look(graph, "fp32", lines, allow=["fallback"])) == ["product types"]
 
 
 def test_every_profile_computes_as_asked(graph: Path) -> None:

@@ -162,9 +162,14 @@ def test_every_kind_of_encoder(name: str, tower: Tower, backend: EngineBackend, 
         built = build(graph, plan, options(backend), product, machine=BuildMachine())
         report = layer_report(graph, built)
         found = check(graph, precision, built, report, options(backend))
-        bad = [finding.message for finding in found if finding.state == "bad"]
+        bad = [finding for finding in found if finding.state == "bad"]
         expected = NOT_AS_ASKED.get((name, precision)) if product.rtx else None
         assert len(bad) == (expected is not None), (precision, bad)
-        assert expected is None or re.match(expected, bad[0])
+        if expected is not None:
+            ways = bad[0].fix or ""
+            assert re.match(expected, bad[0].message) and "--allow fallback" in ways and "--precision fp16" in ways
+            taken = check(graph, precision, built, report, options(backend), ["fallback"])
+            (note,) = [finding for finding in taken if finding.check == "product types"]
+            assert worst(taken) == "note" and "node_linear (Int8) in " in note.message
         assert len(report.layers) > 20
         assert plan.stat().st_size == built.size_bytes

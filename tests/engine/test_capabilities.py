@@ -11,6 +11,7 @@ pytest.importorskip("onnx", reason="building engines needs the extra: pip instal
 from clipdeploy.engine.builder.capabilities import choose_capabilities, known_to, parse_capabilities, parse_capability
 from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
+from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.errors import EngineError, InputError
 from tests.engine.api import load
 
@@ -52,6 +53,7 @@ def test_what_rtx_knows() -> None:
 
 def test_without_a_gpu_rtx_builds_for_all_from_ampere_on() -> None:
     assert choose_capabilities(rtx(), outline("FLOAT16")) == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert parse_target("tensorrt-rtx 1.7").compute_capabilities == choose_capabilities(rtx(), outline("FLOAT16"))
 
 
 def test_without_a_gpu_fp8_leaves_out_what_cannot_compute_in_it() -> None:

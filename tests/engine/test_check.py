@@ -16,7 +16,7 @@ pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip inst
 import onnx_ir as ir
 
 from clipdeploy.bundle import Bundle
-from clipdeploy.engine.targets.check import CheckOutcome, Verdict, before_building, check_bundle
+from clipdeploy.engine.targets.check import CheckOutcome, Verdict, before_building, check_bundle, key_flags
 from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.graphs.files import data_path, load_graph, save_graph
@@ -126,7 +126,7 @@ def test_a_graph_is_rewritten_beside(tmp_path: Path) -> None:
     assert prepared.graph == scratch / "g.onnx" and prepared.rewrites == ("scale_into_query",)
     assert "TensorRT/issues/4333" in prepared.findings[0].message
     later = before_building(graph, LATEST, scratch)
-    assert later.rewrites == ("single_row_as_sums",)
+    assert later.rewrites == ("single_row_as_sums",) and ": single-row-query, " in later.findings[0].message
     given = feeds(model)
     assert np.abs(run(load_graph(later.graph), given) - run(model, given)).max() <= 1e-5
     assert graph.read_bytes() == whole
@@ -141,6 +141,8 @@ def test_one_rewrite_shows_what_another_is_for(tmp_path: Path) -> None:
     scratch.mkdir()
     prepared = before_building(graph, LATEST, scratch)
     assert prepared.rewrites == ("explicit_attention", "single_row_as_sums")
+    flags = ("rewritten=explicit-attention", "rewritten=single-row-as-sums")
+    assert key_flags(graph, {"Attention"}, LATEST) == flags
     assert not {"Attention", "MatMul"} & set(ops(load_graph(prepared.graph)))
     given = feeds(read(text))
     assert np.abs(run(load_graph(prepared.graph), given) - run(read(text), given)).max() <= 1e-5
@@ -177,7 +179,13 @@ def test_what_has_no_rewrite_is_refused_with_its_thread(tmp_path: Path) -> None:
         before_building(graph, ORIN, tmp_path)
     assert "https://github.com/NVIDIA/TensorRT/issues/4723" in caught.value.message
     assert caught.value.fix is not None and "TensorRT 10.6" in caught.value.fix
-    assert before_building(graph, ORIN, tmp_path, allow=["rotary-vit"]).rewrites == ()
+    assert "--allow rotary-vit" in caught.value.fix
+    allowed = before_building(graph, ORIN, tmp_path, allow=["rotary-vit"])
+    assert allowed.rewrites == () and allowed.graph == graph
+    (note,) = allowed.findings
+    assert (note.check, note.state) == ("rotary-vit", "note") and "issues/4723" in note.message
+    assert key_flags(graph, {"Add"}, ORIN, ["rotary-vit"]) == ("allow=rotary-vit",)
+    assert key_flags(graph, {"Add"}, LATEST, ["rotary-vit"]) == ()
     assert before_building(graph, LATEST, tmp_path).graph == graph
 
 

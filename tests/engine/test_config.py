@@ -108,6 +108,26 @@ def test_what_rtx_does_not_have(options: BuildOptions, message: str) -> None:
         check_options(options, product("tensorrt_rtx-1.7.1"), HERE)
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "here", "message"),
+    [
+        ((), None, "only where an NVIDIA GPU is"),
+        (("8.6",), None, "only where an NVIDIA GPU is"),
+        (("8.6", "8.9"), "8.9", r"for one compute capability, not for 8\.6, 8\.9"),
+        ((), "8.9", None),
+        (("8.6",), "8.9", None),
+    ],
+)
+def test_where_rtx_leaves_weights_out(capabilities: tuple[str, ...], here: str | None, message: str | None) -> None:
+    options = BuildOptions(strip_weights=True, compute_capabilities=capabilities)
+    if message is None:
+        check_options(options, product("tensorrt_rtx-1.7.1"), BuildMachine(here))
+        return
+    with pytest.raises(EngineError, match=message) as caught:
+        check_options(options, product("tensorrt_rtx-1.7.1"), BuildMachine(here))
+    assert "--strip-weights" in (caught.value.fix or "")
+
+
 def test_what_a_jetson_does_not_have() -> None:
     made = product("tensorrt-10.3.0")
     with pytest.raises(EngineError, match="no hardware-compatible engines on a Jetson"):

@@ -18,13 +18,15 @@ pytest.importorskip("onnxruntime", reason="engines are held against it: pip inst
 
 import clipdeploy
 from clipdeploy.bundle import Bundle
+from clipdeploy.engine.layers.read import read_inspector
 from clipdeploy.engine.store import add_engine, read_record, remove_engines
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES, RECORD_FILE
 from clipdeploy.errors import BackendError, BundleCorruptError, EngineError, InputError
 from clipdeploy.pipeline import VerifyRequest, verify_bundle
-from clipdeploy.runtime.engines import engines_of
+from clipdeploy.runtime.engines import engines_of, find_here
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.tensorrt import find_engines
+from clipdeploy.runtime.trt.inspector import inspector_json
 from clipdeploy.runtime.trt.session import TensorRtSession
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import read_golden, text_table
@@ -116,6 +118,17 @@ def test_a_stripped_engine_answers_as_a_whole_one(device: Device, pictures: Path
     engines = find_engines(bundle, device.backend, {Tower.IMAGE: Precision.FP32})
     with pytest.raises(BundleCorruptError, match="is altered"):
         engines.open(Tower.IMAGE)
+
+
+def test_an_engine_tells_its_layers(device: Device, pictures: Path, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "tiny")
+    Workshop(device, folder, pictures).build("fp32", Tower.IMAGE, detailed=True)
+    (entry,) = engines_of(Bundle.open(folder)).values()
+    assert (entry.key.gpu or device.cuda.gpu.name) == find_here(device.backend, entry.key.version).gpu
+    text = inspector_json(entry.path, device.module)
+    assert text is not None
+    layers = read_inspector(text)
+    assert layers and all(tensor.dtype for layer in layers for tensor in layer.outputs)
 
 
 @pytest.mark.parametrize("field", ["version", "compute_capabilities", "graph_sha256"])

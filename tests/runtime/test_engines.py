@@ -186,6 +186,12 @@ def test_the_command_quotes_the_folder() -> None:
     )
 
 
+def test_the_command_has_no_option_for_what_the_build_finds_itself() -> None:
+    flags = ("allow=fallback", "rewritten=single-row-as-sums", "strip-weights", "workspace=64MiB")
+    command = build_command(Path("b"), Tower.TEXT, Precision.FP32, ORIN, like=key(flags=flags))
+    assert command.endswith("--batch 1,8,32 --allow fallback --strip-weights --workspace 64MiB")
+
+
 def test_the_profile_that_suits_the_batch(bundle: Bundle) -> None:
     one = put(bundle, own(bundle, profiles=(Profile(1, 1, 8),)))
     many = put(bundle, own(bundle, profiles=(Profile(1, 32, 64),)))
@@ -266,6 +272,39 @@ def test_here_is_what_the_machine_says() -> None:
     assert find_here("tensorrt", "10.3.0.30", machine(files=files, arch="aarch64")) == ORIN
     bare = find_here("tensorrt", "10.3.0.30", machine())
     assert bare == Here("tensorrt", "10.3.0.30", "linux-x86_64", None, None, None)
+
+
+TWO = (
+    "NVIDIA RTX A2000, 8.6, 6138 MiB, 550.54.14, GPU-aaaa-1, 00000000:01:00.0\n"
+    "NVIDIA GeForce RTX 4090, 8.9, 24564 MiB, 550.54.14, GPU-bbbb-2, 00000000:02:00.0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpu"),
+    [
+        ({"CUDA_VISIBLE_DEVICES": "GPU-bbbb-2"}, "NVIDIA GeForce RTX 4090"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-aaaa,GPU-bbbb"}, "NVIDIA RTX A2000"),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, "NVIDIA RTX A2000"),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "1"}, "NVIDIA GeForce RTX 4090"),
+        ({"CUDA_VISIBLE_DEVICES": "2"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ({"CUDA_VISIBLE_DEVICES": ""}, None),
+    ],
+)
+def test_of_several_gpus_the_environment_tells_which(environment: dict[str, str], gpu: str | None) -> None:
+    probes = replace(machine(commands={"nvidia-smi": TWO}), environment=environment)
+    assert find_here("tensorrt", "10.3.0.30", probes).gpu == gpu
+
+
+@pytest.mark.parametrize("environment", [{}, {"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}])
+def test_gpus_that_differ_are_not_guessed_between(environment: dict[str, str]) -> None:
+    probes = replace(machine(commands={"nvidia-smi": TWO}), environment=environment)
+    with pytest.raises(EngineError, match=r"it cannot be told which of them CUDA uses: NVIDIA RTX A2000") as caught:
+        find_here("tensorrt", "10.3.0.30", probes)
+    assert "CUDA_VISIBLE_DEVICES=GPU-aaaa-1" in (caught.value.fix or "")
+    alike = replace(probes, run=lambda command: SMI * 2)
+    assert find_here("tensorrt-rtx", "1.7.1.116", alike) == RTX
 
 
 def test_names_tell_keys_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import sys
 from pathlib import Path
@@ -11,8 +12,6 @@ import pytest
 
 from clipdeploy.runtime import huge_pages as module
 from clipdeploy.runtime.huge_pages import PAGE_BYTES, collapse, huge_pages
-
-_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def held_kib() -> int:
@@ -26,7 +25,7 @@ def private(size: int) -> mmap.mmap:
 
 def supported() -> bool:
     """Whether this kernel gathers pages when asked."""
-    if not sys.platform.startswith("linux") or not _SETTING.is_file() or "[never]" in _SETTING.read_text():
+    if not sys.platform.startswith("linux") or not module._wanted():
         return False
     array = np.ones(4 * PAGE_BYTES, np.uint8)
     return collapse(array.ctypes.data, array.ctypes.data + array.nbytes) > 0
@@ -56,6 +55,72 @@ def test_memory_that_was_there_is_left_alone() -> None:
         with huge_pages():
             pass
         assert held_kib() == before
+
+
+@needs_kernel
+def test_gaps_and_what_is_hardly_used_are_left_alone() -> None:
+    """A huge page for one written byte would take 2 MiB."""
+    with private(8 * PAGE_BYTES) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        skip = -start % PAGE_BYTES
+        for page in (0, 1, 4, 6):  # 2 and 5 are gaps, 3 holds a byte
+            memory[skip + page * PAGE_BYTES : skip + (page + 1) * PAGE_BYTES] = bytes(PAGE_BYTES)
+        memory[skip + 3 * PAGE_BYTES] = 1
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        before = held_kib()
+        assert collapse(start, start + len(memory)) == 4
+        assert held_kib() - before == 4 * PAGE_BYTES // 1024
+
+
+@needs_kernel
+@pytest.mark.parametrize("told", [True, False])
+def test_a_page_that_the_kernel_declines_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    if not told:
+        monkeypatch.setattr(module, "_PAGEMAP", Path("/proc/self/no_such_file"))
+    real, calls = module._madvise(), []
+
+    def declining(address: int, size: int, advice: int) -> int:
+        calls.append(size)
+        return -1 if address <= middle < address + size else int(real(address, size, advice))
+
+    monkeypatch.setattr(module, "_madvise", lambda: declining)
+    array = np.ones(6 * PAGE_BYTES, np.uint8)
+    start = -(-array.ctypes.data // PAGE_BYTES) * PAGE_BYTES
+    middle = start + 2 * PAGE_BYTES
+    assert collapse(start, start + 5 * PAGE_BYTES) == 4
+    assert calls == [5 * PAGE_BYTES, *[PAGE_BYTES] * 5]
+    middle = 0
+    calls.clear()
+    assert collapse(start, start + 5 * PAGE_BYTES) == 5
+    assert calls == [5 * PAGE_BYTES]
+
+
+@pytest.mark.parametrize(
+    ("enabled", "size", "wanted"),
+    [
+        ("always [madvise] never", PAGE_BYTES, True),
+        ("[always] madvise never", PAGE_BYTES, True),
+        ("always madvise [never]", PAGE_BYTES, False),
+        ("[always] madvise never", 512 << 20, False),
+        (None, PAGE_BYTES, False),
+    ],
+)
+def test_the_setting_of_the_machine_is_kept_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, enabled: str | None, size: int, wanted: bool
+) -> None:
+    (tmp_path / "hpage_pmd_size").write_text(f"{size}\n")
+    if enabled is not None:
+        (tmp_path / "enabled").write_text(enabled)
+    monkeypatch.setattr(module, "_SETTINGS", tmp_path)
+    asked: list[int] = []
+    monkeypatch.setattr(module, "collapse", lambda start, end: asked.append(end - start))
+    with huge_pages(), private(8 * PAGE_BYTES) as memory:
+        kept = private(8 * PAGE_BYTES)
+        kept.write(bytes(8 * PAGE_BYTES))
+        memory.write(b"1")
+    assert bool(asked) is wanted
+    kept.close()
 
 
 def test_only_what_is_new_is_named() -> None:

@@ -20,6 +20,7 @@ from clipdeploy.bundle import Bundle, NewFile
 from clipdeploy.engine_key import Profile
 from clipdeploy.errors import BackendError, BundleCorruptError, EngineError, InputError, MissingExtraError
 from clipdeploy.machine import Hardware, Jetson
+from clipdeploy.runtime.engines import find_here
 from clipdeploy.runtime.tensorrt import find_engines
 from clipdeploy.runtime.trt.cuda import Cuda
 from clipdeploy.runtime.trt.product import import_cuda, import_product
@@ -300,6 +301,38 @@ def test_it_stays_on_the_gpu_that_it_was_loaded_on(
     cuda.device = 0
     session.run(pixels(1))
     assert cuda.seen_devices == [1, 0]
+
+
+@pytest.mark.parametrize(("index", "name", "capability"), [(0, "Fake GPU", "8.9"), (1, "Second GPU", "8.6")])
+def test_built_and_loaded_for_the_gpu_that_cuda_uses(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: int, name: str, capability: str
+) -> None:
+    """nvidia-smi's first GPU is another one than CUDA's."""
+    cuda, _ = install(monkeypatch)
+    cuda.devices, cuda.device = 2, index
+    here = find_here("tensorrt", "10.3.0")  # what building keys the engine by
+    assert (here.gpu, here.compute_capability) == (name, capability)
+    put_engine(bundle, Tower.IMAGE, tmp_path, gpu=here.gpu, compute_capabilities=(here.compute_capability,))
+    with clipdeploy.load(bundle, backend="tensorrt") as clip:
+        assert f"on {name}, compute capability {capability}" in clip.backend.reason
+        assert clip.encode_pixels(pixels(1)).shape == (1, 16)
+    cuda.device = 1 - index
+    with pytest.raises(EngineError, match=f"gpu: built for {name}, here "):
+        clipdeploy.load(bundle, backend="tensorrt")
+
+
+@pytest.mark.parametrize("without", ["cuda-python", "a CUDA that starts"])
+def test_without_cuda_the_gpu_is_what_nvidia_smi_tells(monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    cuda, _ = install(monkeypatch)
+    cuda.start = CudaError.cudaErrorInsufficientDriver
+    if without == "cuda-python":
+        for module in ("cuda.bindings.runtime", "cuda.cudart"):
+            monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    here = find_here("tensorrt", "10.3.0")
+    assert (here.gpu, here.compute_capability) == ("Other GPU", "8.6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert find_here("tensorrt", "10.3.0").gpu is None
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ class FakeClip:
         self.precision = Precision.FP32
         self.precisions = dict.fromkeys(Tower, Precision.FP32)
         self.graphs: dict[Tower, Any] = {}
+        self.unbuilt: dict[Tower, str] = {}
         self.embedding_space = SPACE
         self.backend = SimpleNamespace(name="numpy", reason="fake")
         self.images = SimpleNamespace(

@@ -8,13 +8,11 @@ from typing import Any
 
 from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine.product import Product
+from clipdeploy.engine.targets.devices import PORTABLE_FROM
 from clipdeploy.errors import EngineError, InputError
 
 _TEXT = re.compile(r"(?:sm[_ ]?)?(\d{1,2})\.?(\d)", re.IGNORECASE)
 _MEMBER = re.compile(r"SM(\d+)(\d)")
-_PORTABLE_FROM = (8, 0)
-"""TensorRT for RTX builds for these and later ones unless told otherwise, and for Turing only when it is named:
-https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html"""
 _FP8_FROM, _BF16_FROM, _FP32_FROM = (8, 9), (8, 0), (8, 0)
 """What a GPU of TensorRT for RTX must be to multiply in that type: its support matrix and, for float32 on Turing, its
 refusal "FP32 GEMM is not supported"."""
@@ -74,7 +72,7 @@ def choose_capabilities(
             "--backend tensorrt",
         )
     if not wanted:
-        return tuple(c for c in known if numbers(c) >= max(least, _PORTABLE_FROM))
+        return tuple(c for c in known if numbers(c) >= max(least, PORTABLE_FROM))
     unfit = [capability for capability in wanted if numbers(capability) < least]
     if unfit:
         raise EngineError(

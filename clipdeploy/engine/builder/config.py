@@ -34,7 +34,7 @@ def check_options(options: BuildOptions, product: Product, machine: BuildMachine
     if options.workspace_bytes is not None and options.workspace_bytes < 1:
         raise InputError(f"--workspace must be positive, got {options.workspace_bytes} bytes")
     if product.rtx:
-        _check_rtx(options, product)
+        _check_rtx(options, product, machine)
     elif options.hardware_compatible and machine.jetson:
         raise EngineError(
             "TensorRT builds no hardware-compatible engines on a Jetson",
@@ -45,8 +45,10 @@ def check_options(options: BuildOptions, product: Product, machine: BuildMachine
             raise EngineError(f"{product} cannot do that: it has no builder flag {name}", fix="leave the option out")
 
 
-def _check_rtx(options: BuildOptions, product: Product) -> None:
+def _check_rtx(options: BuildOptions, product: Product, machine: BuildMachine) -> None:
     """What TensorRT for RTX does not have."""
+    if options.strip_weights:
+        _check_stripping(options, product, machine)
     if options.version_compatible:
         raise EngineError(
             f"{product} has no engines for other versions: it ships no lean runtime",
@@ -61,6 +63,24 @@ def _check_rtx(options: BuildOptions, product: Product) -> None:
         raise EngineError(
             f"{product} times no kernels while it builds, so it has no use for a timing cache",
             fix="leave --timing-cache out",
+        )
+
+
+def _check_stripping(options: BuildOptions, product: Product, machine: BuildMachine) -> None:
+    """What leaving weights out asks of TensorRT for RTX: a GPU, and one compute capability at most.
+
+    https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html, "Weightless Engines"
+    """
+    if machine.compute_capability is None:
+        raise EngineError(
+            f"{product} leaves weights out only where an NVIDIA GPU is, and none is seen here",
+            fix="build with --strip-weights on a machine with a GPU, or leave --strip-weights out",
+        )
+    if len(options.compute_capabilities) > 1:
+        raise EngineError(
+            f"{product} leaves weights out of an engine for one compute capability, not for "
+            f"{', '.join(options.compute_capabilities)}",
+            fix="build an engine for each with --strip-weights, or leave --strip-weights out",
         )
 
 
@@ -95,7 +115,9 @@ def make_config(
     if options.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.strip_weights:
-        # Never REFIT: it may drop a bias (release notes of TensorRT 11.3); the weights put back are the same ones.
+        # Never REFIT: it may drop a bias (release notes of TensorRT 11.3); the weights put back are the same ones. For
+        # RTX the page in `_check_stripping` names REFIT alone; the flag is there too, and ONNX Runtime's provider for
+        # RTX sets this one.
         config.set_flag(module.BuilderFlag.STRIP_PLAN)
         config.set_flag(module.BuilderFlag.REFIT_IDENTICAL)
     return config

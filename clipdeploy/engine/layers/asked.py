@@ -6,7 +6,7 @@ What is `bad` fails the build; a `note` is what its user should know before choo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -24,27 +24,21 @@ from clipdeploy.engine.layers.kernels import (
 )
 from clipdeploy.engine.layers.products import (
     Product,
-    expected_weight_bytes,
     find_products,
     infer_types,
     node_name,
     short_name,
 )
 from clipdeploy.engine.layers.read import read_inspector, read_layers
+from clipdeploy.engine.layers.size import REPORT_IT, size_finding
 from clipdeploy.engine.records import BuildOptions, Built, EngineLayer, LayerReport
 from clipdeploy.findings import Finding
 from clipdeploy.graphs.files import load_graph
 from clipdeploy.spec import Precision
 
-ROOM_BYTES, ROOM_SHARE = 24_000_000, 0.25
-"""What an engine may hold beyond its weights, for each optimisation profile: kernels, and weights that are padded or
-stored in two layouts. TensorRT for RTX 1.7.1 took 0.7 to 12 MB more than the weights, in five precisions of three
-models; twice that is allowed. An engine with weights of twice the width is over it from 32 MB of weights on."""
-LEAN_RUNTIME_BYTES = 100_000_000
-"""A version-compatible TensorRT engine carries a runtime with it, of some tens of MB."""
-MISSING_SHARE = 0.75
-"""An engine smaller than this share of its weights cannot hold them; the builder folds a few small ones away."""
-
+FALLBACK = "fallback"
+"""What `--allow` takes to have an engine in which some products fell back to a wider type."""
+_WIDTH = {"Int4": 0, "Int8": 1, "FP8": 1, "Half": 2, "BFloat16": 2, "Float": 4}
 _SHORT = {
     Precision.FP32: "Float",
     Precision.FP16: "Half",
@@ -53,7 +47,6 @@ _SHORT = {
     Precision.FP8: "FP8",
 }
 _SHOWN = 5
-_REPORT_IT = "build another precision, and report this with the versions that clipdeploy doctor shows"
 
 
 def layer_report(graph: Path, built: Built, inspector: str | None = None) -> LayerReport:
@@ -63,7 +56,12 @@ def layer_report(graph: Path, built: Built, inspector: str | None = None) -> Lay
 
 
 def check(
-    graph: Path, precision: Precision, built: Built, report: LayerReport, options: BuildOptions | None = None
+    graph: Path,
+    precision: Precision,
+    built: Built,
+    report: LayerReport,
+    options: BuildOptions | None = None,
+    allow: Collection[str] = (),
 ) -> tuple[Finding, ...]:
     """Compare an engine with the graph that it was built from.
 
@@ -73,6 +71,7 @@ def check(
         built: the engine's file.
         report: the engine's layers.
         options: how it was built; None stands for the defaults.
+        allow: with `fallback`, products that compute in a wider type are a note, as long as some are as asked.
     """
     model = load_graph(graph)
     products = find_products(model)
@@ -80,7 +79,7 @@ def check(
     if report.layers and any(layer.kind for layer in report.layers):
         findings += [
             _tensors(model, report.layers),
-            *_products(precision, products, report.layers),
+            *_products(precision, products, report.layers, FALLBACK in allow),
             *_float_between(model, precision, report.layers),
             *_attention(report),
         ]
@@ -88,7 +87,7 @@ def check(
         told = "names alone" if report.layers else "nothing"
         message = f"the engine tells {told} of its layers, so their types were not compared with the graph's"
         findings.append(Finding("layers", "note", message, "build it with --detailed"))
-    return (*findings, _size(model, built, options or BuildOptions()))
+    return (*findings, size_finding(model, built, options or BuildOptions()))
 
 
 def _graph(graph: Path, precision: Precision, products: Sequence[Product]) -> Finding:
@@ -128,7 +127,9 @@ def _tensors(model: ir.Model, layers: Sequence[EngineLayer]) -> Finding:
     )
 
 
-def _products(precision: Precision, products: Sequence[Product], layers: Sequence[EngineLayer]) -> list[Finding]:
+def _products(
+    precision: Precision, products: Sequence[Product], layers: Sequence[EngineLayer], allowed: bool
+) -> list[Finding]:
     """Every product in the type that the graph gives it, or listed by its node."""
     found = {product: computing(product.node, layers) for product in products}
     told = {product: kernels for product, kernels in found.items() if any(map(operand_types, kernels))}
@@ -138,6 +139,7 @@ def _products(precision: Precision, products: Sequence[Product], layers: Sequenc
         return [_by_census(precision, products, layers)]
     wrong: dict[str, str] = {}
     weights_only: list[str] = []
+    wider = True
     for product, kernels in told.items():
         layer = _not_as_asked(product, kernels)
         if layer is None:
@@ -145,11 +147,16 @@ def _products(precision: Precision, products: Sequence[Product], layers: Sequenc
         if product.quantised and product.operands in weight_types(layer):
             weights_only.append(product.node)
         else:
-            types = "/".join(sorted(operand_types(layer) | weight_types(layer)))
-            wrong[product.node] = f"{product.node} ({product.operands}) in {types}"
+            types = operand_types(layer) | weight_types(layer)
+            wider = wider and _is_wider(types, product.operands)
+            wrong[product.node] = f"{product.node} ({product.operands}) in {'/'.join(sorted(types))}"
     quantised = sum(product.quantised for product in told) - len(weights_only)
+    if wrong and wider and any(p.operands == _SHORT[precision] and p.node not in wrong for p in told):
+        types_finding = _fell_back(precision, len(products), list(wrong.values()), allowed)
+    else:
+        types_finding = _product_types(len(products), len(told), list(wrong.values()), quantised)
     return [
-        _product_types(len(products), len(told), list(wrong.values()), quantised),
+        types_finding,
         *_unseen([product.node for product in products if product not in told]),
         *_weights_only(weights_only),
         *_epilogues(products, found, layers),
@@ -174,6 +181,27 @@ def _as_asked(product: Product, layer: EngineLayer) -> bool:
     return held and (not operands or product.operands in operands)
 
 
+def _is_wider(types: Collection[str], asked: str) -> bool:
+    """Whether a layer computes in a type of more bits than was asked, and in none of fewer."""
+    widths, least = [_WIDTH[dtype] for dtype in types if dtype in _WIDTH], _WIDTH.get(asked, 0)
+    return bool(widths) and min(widths) >= least and max(widths) > least
+
+
+def _fell_back(precision: Precision, count: int, wrong: Sequence[str], allowed: bool) -> Finding:
+    """Of products that a builder found no kernel for, and computes in a wider type."""
+    message = f"{len(wrong)} of {count} products do not compute in the type that the graph gives them"
+    if allowed:
+        message += f", but in a wider one, which --allow {FALLBACK} takes in: {', '.join(wrong)}"
+        return Finding("product types", "note", message, "measure it against the wider precision on the device")
+    other = Precision.FP16 if precision.quantised else Precision.FP32
+    return Finding(
+        "product types",
+        "bad",
+        f"{message}: {_some(wrong)}",
+        f"take the engine as it is with --allow {FALLBACK}, or build with --precision {other.value}",
+    )
+
+
 def _product_types(count: int, told: int, wrong: Sequence[str], quantised: int) -> Finding:
     if not wrong:
         message = f"{told} of {count} products compute in the type that the graph gives them"
@@ -183,7 +211,7 @@ def _product_types(count: int, told: int, wrong: Sequence[str], quantised: int) 
         "product types",
         "bad",
         f"{len(wrong)} of {count} products do not compute in the type that the graph gives them: {_some(wrong)}",
-        _REPORT_IT,
+        REPORT_IT,
     )
 
 
@@ -235,7 +263,7 @@ def _by_census(precision: Precision, products: Sequence[Product], layers: Sequen
     seen = ", ".join(f"{count} in {dtype}" for dtype, count in types.most_common())
     if types and not opaque and not types[_SHORT[precision]]:
         message = f"no layer computes products in {_SHORT[precision]}: {seen}"
-        return Finding("product types", "bad", message, _REPORT_IT)
+        return Finding("product types", "bad", message, REPORT_IT)
     message = "the engine does not tell in which type each product computes" + (f"; its layers: {seen}" if seen else "")
     return Finding("product types", "note", message, "build it with --detailed, or compare its answers")
 
@@ -277,35 +305,7 @@ def _attention(report: LayerReport) -> list[Finding]:
     return [Finding("attention", "note", f"{message}; the others write their scores to memory", "try --precision fp16")]
 
 
-def _size(model: ir.Model, built: Built, options: BuildOptions) -> Finding:
-    weights, size, profiles = expected_weight_bytes(model), built.size_bytes, len(options.profiles)
-    lean = LEAN_RUNTIME_BYTES if options.version_compatible else 0
-    limit = profiles * (int(weights * (1 + ROOM_SHARE)) + ROOM_BYTES) + lean
-    held = f"{_mb(size)} for weights of {_mb(weights)}"
-    if options.strip_weights:
-        return _stripped(held, size, weights, profiles * (int(weights * ROOM_SHARE) + ROOM_BYTES) + lean)
-    if size < weights * MISSING_SHARE:
-        return Finding("size", "bad", f"{held}: weights are missing from the engine", "build it again")
-    if size > limit:
-        message = f"{held}, expected at most {_mb(limit)}: weights are stored in a wider type, or several times"
-        return Finding("size", "bad", message, _REPORT_IT)
-    return Finding("size", "good", held)
-
-
-def _stripped(held: str, size: int, weights: int, limit: int) -> Finding:
-    if size > limit:
-        message = f"{held}, expected at most {_mb(limit)} without them: they are still inside"
-        return Finding("size", "bad", message, "build it without --strip-weights, or report this")
-    if size >= weights * MISSING_SHARE:
-        return Finding("size", "note", f"{held}: too small a graph to tell whether the weights were left out")
-    return Finding("size", "good", f"{held}, which were left out")
-
-
 def _some(names: Sequence[str]) -> str:
     unique = list(dict.fromkeys(names))
     more = len(unique) - _SHOWN
     return ", ".join(unique[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

@@ -23,6 +23,8 @@ from clipdeploy.manifest import FileEntry
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Precision, Target, Tower
 
+REWRITTEN = "rewritten"
+"""The flag of a key that names a rewrite."""
 Verdict = Literal["accepted", "rewritten", "refused", "absent"]
 
 
@@ -147,7 +149,7 @@ def before_building(
         target: what the engine is for.
         scratch: a folder; a rewritten graph is written into it.
         precision: what the bundle calls the graph, for messages.
-        allow: names of known bad patterns to build in spite of.
+        allow: names of known bad patterns to build in spite of; each stays among the findings, as a note.
 
     Raises:
         EngineError: the target refuses it, and no rewrite helps; with the reason, its source, and the way out.
@@ -171,12 +173,42 @@ def before_building(
     return Prepared(place, notes, rewrites)
 
 
+def key_flags(
+    graph: Path, operators: Collection[str], target: EngineTarget, allow: Collection[str] = ()
+) -> tuple[str, ...]:
+    """What `before_building` does to a graph, as an engine's key holds it; sorted.
+
+    An engine of a rewritten graph is another engine, so that one from before a row came, or went, is not taken for it.
+
+    Args:
+        graph: as `before_building` takes it, and so `target` and `allow`.
+        operators: of the graph; it is read whole only where they, and the table, leave something to do.
+
+    Returns:
+        `rewritten=NAME` for each rewrite, `allow=NAME` for each pattern that is built in spite of.
+    """
+    rows = [row for row in known_bad.KNOWN_BAD if row.concerns(target)]
+    named = {row.name for row in rows if row.remedy != "warn"} & set(allow)
+    ways = {row.way for row in rows if row.remedy == "rewrite"}
+    ways -= set(LOWERINGS.values())  # these have nothing to do where their operator is not
+    if not (named or ways or set(operators) & set(LOWERINGS)):
+        return ()
+    rewrites, findings = _prepare(load_graph(graph), target, Precision.FP32, allow)
+    built = {finding.check for finding in findings} & named
+    return tuple(sorted([*(f"allow={name}" for name in built), *(f"{REWRITTEN}={flag_name(r)}" for r in rewrites)]))
+
+
+def flag_name(rewrite: str) -> str:
+    """A rewrite's name as flags are written."""
+    return rewrite.replace("_", "-")
+
+
 def _prepare(
     model: ir.Model, target: EngineTarget, precision: Precision, allow: Collection[str] = ()
 ) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     """Rewrite a graph in place to what the target takes; the rewrites, and what is to be told of the result."""
     ShapeInferencePass()(model)
-    before = _rows(model, target, allow)
+    before = known_bad.look_up(model, target)
     done, told = [], []
     for rewrite in REWRITES.values():
         # asked anew each time: Attention, written out, may turn out to have a single row
@@ -185,25 +217,23 @@ def _prepare(
             ShapeInferencePass()(model)
             done.append(rewrite.name)
             told.append(Finding("rewritten", "note", f"{rewrite.told}, {count}x{_why(rewrite.name)}"))
-    told += [known_bad.finding(*row, target) for row in before if row[0].remedy != "rewrite"]
-    told += [known_bad.finding(*row, target) for row in _rows(model, target, allow) if row[0].remedy == "rewrite"]
+    left = [hit for hit in before if hit[0].remedy != "rewrite"]
+    left += [hit for hit in known_bad.look_up(model, target) if hit[0].remedy == "rewrite"]
+    told += [known_bad.finding(*hit, target, allowed=hit[0].name in allow) for hit in left]
     return tuple(done), (*told, *accepts(model, target, precision))
-
-
-def _rows(model: ir.Model, target: EngineTarget, allow: Collection[str]) -> list[known_bad.Hit]:
-    return [hit for hit in known_bad.look_up(model, target) if hit[0].name not in allow]
 
 
 def _wanted(model: ir.Model, target: EngineTarget, allow: Collection[str]) -> set[str]:
     """Names of the rewrites that the target asks for."""
     lowered = {LOWERINGS[name] for name in missing_operators(model, target) if name in LOWERINGS}
-    return lowered | {row.way for row, _ in _rows(model, target, allow) if row.remedy == "rewrite"}
+    rows = (row for row, _ in known_bad.look_up(model, target) if row.name not in allow)
+    return lowered | {row.way for row in rows if row.remedy == "rewrite"}
 
 
 def _why(rewrite: str) -> str:
     """Which known bad pattern a rewrite is for."""
     rows = [row for row in known_bad.KNOWN_BAD if row.remedy == "rewrite" and row.way == rewrite]
-    return "".join(f": {row.effect} ({', '.join(row.threads)})" for row in rows)
+    return "".join(f": {row.name}, {row.effect} ({', '.join(row.threads)})" for row in rows)
 
 
 def _check_graph(

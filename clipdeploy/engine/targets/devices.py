@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from clipdeploy.engine_key import EngineBackend
+
+_DOCS = "https://docs.nvidia.com/deeplearning"
+_MATRIX = f"{_DOCS}/tensorrt/latest/getting-started/support-matrix.html"
+_RTX_MATRIX = f"{_DOCS}/tensorrt-rtx/latest/getting-started/support-matrix.html"
 # Compute capabilities: https://developer.nvidia.com/cuda-gpus and
 # https://nvidia.github.io/TransformerEngine/support_matrix.html; DGX Spark:
 # https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/release-notes-11/11.1.0.html
@@ -62,6 +67,63 @@ JETPACKS: tuple[tuple[str, str, str], ...] = (
     (r"7|7\.[01](\.\d+)?", "10.13", "11.0"),
 )
 """Pattern of a JetPack's version, the TensorRT that it brings, the compute capability it is for."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """A GPU that a product builds for.
+
+    Attributes:
+        since: first version of the product.
+        source: where that is said.
+        until: first version without it; None where none is known.
+    """
+
+    since: tuple[int, ...]
+    source: str
+    until: tuple[int, ...] | None = None
+
+
+_RELEASE = f"{_DOCS}/tensorrt/latest/getting-started/release-notes-10"
+GPUS: dict[EngineBackend, dict[str, Support]] = {
+    "tensorrt": {
+        "7.0": Support((10, 0), f"{_RELEASE}/10.4.0.html", until=(10, 5)),
+        "7.5": Support((10, 0), _MATRIX),
+        "8.0": Support((10, 0), _MATRIX),
+        "8.6": Support((10, 0), _MATRIX),
+        "8.7": Support((10, 0), _MATRIX),
+        "8.9": Support((10, 0), _MATRIX),
+        "9.0": Support((10, 0), _MATRIX),
+        "10.0": Support((10, 8), f"{_RELEASE}/10.8.0.html"),
+        "10.3": Support((10, 14), f"{_RELEASE}/10.14.1.html"),
+        "11.0": Support((10, 13), "https://developer.nvidia.com/embedded/jetpack-archive"),
+        "12.0": Support((10, 8), f"{_RELEASE}/10.8.0.html"),
+        "12.1": Support((10, 14), f"{_RELEASE}/10.14.1.html"),
+    },
+    # 8.0 and 12.1 stand in no matrix up to 1.4; version 1.7.1 offers them.
+    "tensorrt-rtx": {
+        "7.5": Support((1, 0), _RTX_MATRIX),
+        "8.0": Support((1, 7), "ComputeCapability.SM80 of TensorRT for RTX 1.7.1"),
+        "8.6": Support((1, 0), _RTX_MATRIX),
+        "8.9": Support((1, 0), _RTX_MATRIX),
+        "12.0": Support((1, 0), _RTX_MATRIX),
+        "12.1": Support((1, 7), "ComputeCapability.SM121 of TensorRT for RTX 1.7.1"),
+    },
+}
+
+PORTABLE_FROM = (8, 0)
+"""Engines of TensorRT for RTX are for these and later GPUs unless told otherwise, for Turing only when it is named:
+https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/cpu-engines.html. That page begins at 8.6 or,
+in some revisions, at 8.0; where the product offers 8.0, it is built for too."""
+
+
+def portable(version: tuple[int, ...]) -> tuple[str, ...]:
+    """The GPUs that a version of TensorRT for RTX makes an engine for where none is named, ascending."""
+    return tuple(
+        capability
+        for capability, support in GPUS["tensorrt-rtx"].items()
+        if tuple(map(int, capability.split("."))) >= PORTABLE_FROM and version >= support.since[: len(version)]
+    )
 
 
 def gpu_capability(name: str) -> str | None:

@@ -2,63 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from clipdeploy.engine.targets.devices import GPUS
 from clipdeploy.engine.targets.target import EngineTarget, Version
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.findings import Finding
 from clipdeploy.spec import Precision
 
 _DOCS = "https://docs.nvidia.com/deeplearning"
-_MATRIX = f"{_DOCS}/tensorrt/latest/getting-started/support-matrix.html"
 _FORMATS = "https://nvidia.github.io/TransformerEngine/support_matrix.html"
 _RTX_MATRIX = f"{_DOCS}/tensorrt-rtx/latest/getting-started/support-matrix.html"
 _JETSON_11 = f"{_DOCS}/tensorrt/11.4.1/api/migration/tensorrt-10x-to-11x-jetson.html"
 _DLA = f"{_DOCS}/tensorrt/11.4.1/inference-library/work-with-dla.html"
 DLA_LAYERS = f"{_DOCS}/tensorrt/latest/inference-library/dla-layer-restrictions.html"
 
-
-@dataclass(frozen=True)
-class Support:
-    """A GPU that a product builds for.
-
-    Attributes:
-        since: first version of the product.
-        source: where that is said.
-        until: first version without it; None where none is known.
-    """
-
-    since: Version
-    source: str
-    until: Version | None = None
-
-
-_RELEASE = f"{_DOCS}/tensorrt/latest/getting-started/release-notes-10"
-GPUS: dict[EngineBackend, dict[str, Support]] = {
-    "tensorrt": {
-        "7.0": Support((10, 0), f"{_RELEASE}/10.4.0.html", until=(10, 5)),
-        "7.5": Support((10, 0), _MATRIX),
-        "8.0": Support((10, 0), _MATRIX),
-        "8.6": Support((10, 0), _MATRIX),
-        "8.7": Support((10, 0), _MATRIX),
-        "8.9": Support((10, 0), _MATRIX),
-        "9.0": Support((10, 0), _MATRIX),
-        "10.0": Support((10, 8), f"{_RELEASE}/10.8.0.html"),
-        "10.3": Support((10, 14), f"{_RELEASE}/10.14.1.html"),
-        "11.0": Support((10, 13), "https://developer.nvidia.com/embedded/jetpack-archive"),
-        "12.0": Support((10, 8), f"{_RELEASE}/10.8.0.html"),
-        "12.1": Support((10, 14), f"{_RELEASE}/10.14.1.html"),
-    },
-    # 8.0 and 12.1 stand in no matrix up to 1.4; version 1.7.1 offers them.
-    "tensorrt-rtx": {
-        "7.5": Support((1, 0), _RTX_MATRIX),
-        "8.0": Support((1, 7), "ComputeCapability.SM80 of TensorRT for RTX 1.7.1"),
-        "8.6": Support((1, 0), _RTX_MATRIX),
-        "8.9": Support((1, 0), _RTX_MATRIX),
-        "12.0": Support((1, 0), _RTX_MATRIX),
-        "12.1": Support((1, 7), "ComputeCapability.SM121 of TensorRT for RTX 1.7.1"),
-    },
-}
 
 # BF16 from 8.0, FP8 from 8.9: _FORMATS and _RTX_MATRIX. INT8 has tensor cores in all that TensorRT 10 and 11 build for;
 # TensorRT for RTX has none of it on Turing.
@@ -98,9 +54,10 @@ def precision_finding(target: EngineTarget, precision: Precision) -> Finding:
         return Finding(
             "precision",
             "note",
-            f"{target.product} documents INT8 for the weights of products alone; activations may be computed in FP16 "
-            f"({_RTX_MATRIX})",
-            "look at the layers that build-engine reports, or take fp8 on sm_89 and later",
+            f"{target.product} documents INT8 for the weights of products alone ({_RTX_MATRIX}); engines of 1.7 show "
+            "INT8 activations as well. Its speed was not measured on a GPU",
+            "look at the layers that build-engine reports, and measure it against fp16 on the device; or take fp8 on "
+            "sm_89 and later",
         )
     return Finding(
         "precision",

@@ -25,7 +25,7 @@ class KnownBad:
     """A pattern that some versions get wrong.
 
     Attributes:
-        name: for messages, and to build in spite of it.
+        name: for messages, and to build in spite of it with `--allow`.
         pattern: a name in `PATTERNS`.
         versions: by product, the first version that is wrong, and the first later one that is right again; None where
             no such version is reported. A product that is not named is not concerned.
@@ -152,13 +152,26 @@ def look_up(model: ir.Model, target: EngineTarget) -> list[Hit]:
     return [(row, places) for row, places in found if places]
 
 
-def finding(row: KnownBad, places: tuple[str, ...], target: EngineTarget) -> Finding:
-    """What to tell of a row that is still there: one to refuse or to warn of, or one that no rewrite took away."""
+def allowable() -> tuple[str, ...]:
+    """Names of the rows that stand in the way of a build, or change its graph; a user may build in spite of them."""
+    return tuple(row.name for row in KNOWN_BAD if row.remedy != "warn")
+
+
+def finding(row: KnownBad, places: tuple[str, ...], target: EngineTarget, *, allowed: bool = False) -> Finding:
+    """What to tell of a row that is still there: one to refuse or to warn of, or one that no rewrite took away.
+
+    Args:
+        allowed: whether the user builds in spite of it.
+    """
     told = f"{row.effect} ({', '.join(row.threads)})"
     if row.remedy == "warn":
         return Finding(row.name, "note", told, row.way.format(backend=target.backend))
+    if allowed:
+        told = f"built in spite of it, as --allow {row.name} asks: {told}"
+        return Finding(row.name, "note", told, _VERIFY.format(backend=target.backend))
+    build = f"; or build in spite of it with --allow {row.name}"
     told += f"; here at {', '.join(places[:3])}" + (f" and {len(places) - 3} more" if len(places) > 3 else "")
     if row.remedy == "rewrite":
         way = "this form is not rewritten; export the checkpoint with clipdeploy export, which writes attention out"
-        return Finding(row.name, "bad", told, way)
-    return Finding(row.name, "bad", told, row.way)
+        return Finding(row.name, "bad", told, way + build)
+    return Finding(row.name, "bad", told, row.way + build)

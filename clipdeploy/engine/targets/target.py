@@ -6,18 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from clipdeploy.engine.targets.devices import Module, gpu_capability, jetpack_facts, jetson_module
+from clipdeploy.engine.targets.devices import Module, gpu_capability, jetpack_facts, jetson_module, portable
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import InputError
 
 Version = tuple[int, ...]
 
 _FORMS = '"tensorrt 10.3, sm_87", "tensorrt-rtx 1.7, sm_89", "agx orin", "jetpack 6", "thor", "rtx 4090"'
-_RTX_DEFAULT = (
-    "8.6",
-    "8.9",
-    "12.0",
-)  # https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/getting-started/support-matrix.html
 _RTX_LATEST = "1.7"
 OLDEST: dict[EngineBackend, Version] = {"tensorrt": (10, 0), "tensorrt-rtx": (1, 0)}
 """Of each product, the first version that engines are built with."""
@@ -184,8 +179,10 @@ class _Found:
             assumed.append(f"JetPack {self.jetpack} runs on sm_{facts[1].replace('.', '')}")
             return (facts[1],)
         if self.backend == "tensorrt-rtx":
-            assumed.append("an engine for sm_86, sm_89 and sm_120 is taken, since no GPU was named")
-            return _RTX_DEFAULT
+            taken = portable(read_version(self.version or _RTX_LATEST))
+            names = " ".join(f"sm_{each.replace('.', '')}" for each in taken)
+            assumed.append(f"an engine for {names} is taken, since no GPU was named")
+            return taken
         raise InputError(
             f"target {text!r}: the GPU is missing", fix=f'add its compute capability: --target "{text.strip()}, sm_87"'
         )

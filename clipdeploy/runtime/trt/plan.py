@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle, sha256_file
 from clipdeploy.engine_key import ENGINES
@@ -63,7 +64,7 @@ def load_engine(bundle: Bundle, entry: EngineEntry, module: Any, cuda: Cuda, *, 
             _check_unaltered(bundle, [f"{ENGINES}/{entry.name}/{entry.path.name}"])
             runtime.engine_host_code_allowed = True
         try:
-            plan = np.memmap(entry.path, dtype=np.uint8, mode="r")  # the product reads it; it is never whole in memory
+            plan = read_plan(entry.path)
         except (OSError, ValueError) as error:
             raise BackendError(
                 f"cannot read the engine {entry.path}: {error}", fix=f"build it anew: {rebuild}"
@@ -74,6 +75,11 @@ def load_engine(bundle: Bundle, entry: EngineEntry, module: Any, cuda: Cuda, *, 
         if STRIPPED in entry.key.flags:
             _refit(bundle, entry, engine, module, label)
     return Loaded(module, runtime, engine, label)
+
+
+def read_plan(path: Path) -> NDArray[np.uint8]:
+    """An engine file as the product reads it, never whole in memory; OSError or ValueError where it cannot be read."""
+    return np.memmap(path, dtype=np.uint8, mode="r")
 
 
 def new_context(loaded: Loaded, cuda: Cuda, path: Path) -> Any:

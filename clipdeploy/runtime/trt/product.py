@@ -45,11 +45,9 @@ def import_cuda(backend: EngineBackend) -> Any:
     Raises:
         MissingExtraError, BackendError: cuda-python is not installed.
     """
-    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # the second up to cuda-python 12.6.0
-        try:
-            return import_module(name)
-        except ImportError:
-            continue
+    api = find_cuda()
+    if api is not None:
+        return api
     jetpack = _jetpack_major()
     if jetpack is None:
         raise MissingExtraError("cuda-python", extra=backend, needed_for=f"running {NAMES[backend]} engines")
@@ -59,6 +57,16 @@ def import_cuda(backend: EngineBackend) -> Any:
         f"running {NAMES[backend]} engines needs cuda-python, which is not installed",
         fix=f"pip install 'cuda-python{versions}'",
     )
+
+
+def find_cuda() -> Any | None:
+    """The module of cuda-python that wraps the CUDA runtime, None where it is not installed."""
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # the second up to cuda-python 12.6.0
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    return None
 
 
 def missing(backend: EngineBackend) -> ClipdeployError:
