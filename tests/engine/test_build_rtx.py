@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("torch", reason="exporting needs the extra: pip install 'clipdeploy[export]'")
 pytest.importorskip("onnxruntime", reason="exporting needs an engine: pip install 'clipdeploy[cpu]'")
 
+from bench.typed_graphs import add_typed, typed_graph
 from clipdeploy.building.job import build_engines
 from clipdeploy.building.records import BuildOutcome, EngineOutcome
 from clipdeploy.bundle import Bundle
@@ -33,7 +34,6 @@ from clipdeploy.request import CheckpointRequest
 from clipdeploy.runtime.engines import engines_of, graph_sha256
 from clipdeploy.spec import Precision, Tower, from_dict
 from tests.engine.products import BACKENDS, BATCH, need, options, request
-from tests.engine.typed import add_typed, typed_graph
 
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.FP8)
 TYPES = {Precision.FP32: "Float", Precision.FP16: "Half", Precision.INT8: "Int8", Precision.FP8: "FP8"}

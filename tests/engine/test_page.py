@@ -80,3 +80,10 @@ def test_every_row_of_the_table_is_there() -> None:
     for row in KNOWN_BAD:
         line = next(line for line in PAGE.splitlines() if line.startswith(f"| `{row.name}` |"))
         assert all(thread in line for thread in row.threads), row.name
+
+
+def test_the_table_of_builds_is_that_of_the_committed_result() -> None:
+    from bench.engine_builds import PAGE, with_table
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page

@@ -1,4 +1,4 @@
-"""Typed graphs for tests of engines: placed and typed as `clipdeploy quantize` does, with ranges that nobody measured.
+"""Typed graphs for what only builds engines: as `clipdeploy quantize` writes them, with ranges that nobody measured.
 
 A builder does not look at ranges, and measuring them costs a minute a graph of ViT-B/32.
 """
@@ -44,7 +44,11 @@ def add_typed(folder: Path, precision: Precision, scratch: Path, towers: tuple[T
         name = tower.graph_name(precision, target)
         path = typed_graph(bundle.graph(tower), scratch / name, tower, precision)
         opset = load_graph(path).opset_imports[""]
-        new.append(NewFile(name, path, "graph", "tests", tower=tower, precision=precision, opset=opset, target=target))
+        new.append(
+            NewFile(
+                name, path, "graph", "ranges not measured", tower=tower, precision=precision, opset=opset, target=target
+            )
+        )
     bundle.add_all(new)
     for file in new:
         file.source.unlink()
