@@ -329,3 +329,29 @@ def _wide_product(folder: Path) -> Path:
         helper.make_model(made, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString()
     )
     return path
+
+
+class GpuOfEachThread(FakeCuda):
+    """CUDA's current GPU is the thread's own, and the first one in a new thread."""
+
+    def __init__(self) -> None:
+        self._current = threading.local()
+        super().__init__()
+        self.devices = 2
+
+    @property
+    def device(self) -> int:
+        return getattr(self._current, "index", 0)
+
+    @device.setter
+    def device(self, index: int) -> None:
+        self._current.index = index
+
+
+def test_the_gpu_of_the_caller_builds(full: Product, graph: Path, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, seen = GpuOfEachThread(), []
+    cuda.device = 1
+    monkeypatch.setattr("clipdeploy.runtime.trt.gpus.find_cuda", lambda: cuda)
+    build(graph, plan, BuildOptions(), full, machine=BuildMachine("8.7"), progress=lambda *_: seen.append(cuda.device))
+    assert set(seen) == {1}
+    assert cuda.device == 1

@@ -23,6 +23,7 @@ from clipdeploy.engine.product import Product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, Built
 from clipdeploy.errors import EngineError, OutputError
 from clipdeploy.progress import Progress, silent
+from clipdeploy.runtime.trt.gpus import gpu_for_threads
 from clipdeploy.writing import full_disk, replacing
 
 T = TypeVar("T")
@@ -155,13 +156,15 @@ def _interruptible(work: Callable[[], T], monitor: BuildMonitor) -> T:
     """Do `work` in another thread; Ctrl-C cancels it through the monitor, and is raised once it has ended."""
     results: list[T] = []
     errors: list[BaseException] = []
+    gpu = gpu_for_threads()
     begin, done = threading.Event(), threading.Event()
 
     def run() -> None:
         begin.wait()
         try:
             if not monitor.cancelled:
-                results.append(work())
+                with gpu():
+                    results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that waits
             errors.append(error)
         finally:

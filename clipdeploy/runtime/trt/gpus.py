@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import BackendError, EngineError
@@ -21,6 +22,20 @@ def gpu_of_cuda() -> tuple[str, str] | None:
     except (BackendError, RuntimeError):  # no driver, no GPU, or a cuda-python for a later CUDA than the product's own
         return None
     return gpu.name, gpu.compute_capability
+
+
+def gpu_for_threads() -> Callable[[], AbstractContextManager[None]]:
+    """What makes the GPU of the thread that asks that of another one, for a `with` block; nothing without CUDA.
+
+    CUDA keeps the choice of a GPU for each thread, and a new thread begins with the first one.
+    """
+    api = find_cuda()
+    if api is None:
+        return nullcontext
+    try:
+        return Cuda(api).in_use
+    except (BackendError, RuntimeError):
+        return nullcontext
 
 
 def gpu_by_environment(
