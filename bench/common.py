@@ -35,7 +35,7 @@ class Timing:
     calls: int
 
 
-_UNTIL_THREADS_SLEEP_S = 0.25
+_UNTIL_THREADS_SLEEP_S, _WARM_UP_S = 0.25, 0.05
 
 
 def interleaved(
@@ -44,8 +44,8 @@ def interleaved(
     """Time candidates side by side, so that what slows the machine for a while slows them all.
 
     Each round lets every candidate wait until the threads of the one before have gone to sleep (they go on spinning
-    for some tens of milliseconds, which takes a core from whoever is next), runs it once unmeasured and `calls` times
-    measured; the next round starts with another candidate.
+    for some tens of milliseconds, which takes a core from whoever is next), warms it up unmeasured, and measures
+    `calls` runs; the next round starts with another candidate.
     """
     names, samples = list(candidates), {name: [] for name in candidates}  # type: ignore[var-annotated]
     gc.collect()
@@ -54,7 +54,10 @@ def interleaved(
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 time.sleep(_UNTIL_THREADS_SLEEP_S)
+                warm = time.perf_counter() + _WARM_UP_S
                 candidates[name]()
+                while time.perf_counter() < warm:
+                    candidates[name]()
                 for _ in range(calls):
                     started = time.perf_counter()
                     candidates[name]()
