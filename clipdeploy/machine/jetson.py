@@ -25,9 +25,10 @@ _JETPACK = {
     "39.2.1": "7.2.1",
 }
 _MAJOR = {32: "4", 34: "5", 35: "5", 36: "6", 38: "7", 39: "7"}
-# PyPI has no onnxruntime-gpu for aarch64 (https://github.com/microsoft/onnxruntime/issues/20503); these indexes do
+# PyPI has no onnxruntime-gpu for aarch64 (https://github.com/microsoft/onnxruntime/issues/20503). For CUDA 13 ONNX
+# Runtime's own index has it (https://github.com/microsoft/onnxruntime/issues/27944), for JetPack 6 NVIDIA's
 # (https://github.com/dusty-nv/jetson-containers/issues/1283).
-SBSA_WHEELS = "https://pypi.jetson-ai-lab.io/sbsa/cu130"
+SBSA_WHEELS = "https://aiinfra.pkgs.visualstudio.com/PublicPackages/_packaging/onnxruntime-cuda-13/pypi/simple/"
 # of the chip that the device tree names, from https://developer.nvidia.com/cuda-gpus
 _COMPUTE_CAPABILITIES = {
     "tegra210": "5.3",

@@ -18,8 +18,15 @@ _TIMEOUT_S = 60
 _IMPORT = """
 import importlib, json, sys
 module = importlib.import_module(sys.argv[1])
-providers = module.get_available_providers() if hasattr(module, "get_available_providers") else []
-print(json.dumps({"version": getattr(module, "__version__", None), "providers": providers}))
+providers, broken = [], {}
+if hasattr(module, "get_available_providers"):
+    from clipdeploy.machine.provider_libraries import broken_providers
+    providers, broken = module.get_available_providers(), broken_providers(module)
+elif hasattr(module, "Core"):
+    providers = module.Core().available_devices
+version = getattr(module, "__version__", None)
+print()
+print(json.dumps({"version": version, "providers": list(providers), "broken": broken}))
 """
 
 
@@ -30,12 +37,14 @@ class Imported:
     Attributes:
         error: the last line of what went wrong, None when it went well.
         version: as the module states it.
-        providers: the execution providers of onnxruntime; empty for another module.
+        providers: the execution providers of onnxruntime, or the devices of openvino; empty for another module.
+        broken: of these the providers whose libraries do not load -> what the dynamic linker says.
     """
 
     error: str | None = None
     version: str | None = None
     providers: tuple[str, ...] = ()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,7 @@ class Probes:
         read: content of a text file, None when there is none.
         run: stdout of a command, None when there is no such command or it fails.
         environment: the process's environment variables.
+        processors: the numbers of those that this process may use; empty where the system does not tell.
     """
 
     system: str
@@ -69,6 +79,7 @@ class Probes:
     read: Callable[[str], str | None]
     run: Callable[[Sequence[str]], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
+    processors: tuple[int, ...] = ()
 
 
 def this_machine() -> Probes:
@@ -86,6 +97,7 @@ def this_machine() -> Probes:
         read=_read,
         run=_run,
         environment=dict(os.environ),
+        processors=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
     )
 
 
@@ -109,7 +121,7 @@ def _try_import(module: str) -> Imported:
         lines = done.stderr.strip().splitlines()
         return Imported(error=lines[-1] if lines else f"the import ended Python with code {done.returncode}")
     data = json.loads(done.stdout.splitlines()[-1])
-    return Imported(version=data["version"], providers=tuple(data["providers"]))
+    return Imported(version=data["version"], providers=tuple(data["providers"]), broken=data["broken"])
 
 
 def _read(path: str) -> str | None:
