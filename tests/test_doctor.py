@@ -17,6 +17,8 @@ TEGRA = (
     "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025"
 )
 SMI = "NVIDIA GeForce RTX 4090, 8.9, 24564 MiB, 550.54.14\n"
+# of the driver above, and of this Python 3.10
+ORT_CUDA_12 = "'onnxruntime-gpu[cuda,cudnn]>=1.21,<1.27'"
 
 
 def machine(
@@ -26,6 +28,7 @@ def machine(
     files: Mapping[str, str] | None = None,
     commands: Mapping[str, str] | None = None,
     arch: str = "x86_64",
+    python: str = "3.10.12",
 ) -> Probes:
     modules = modules or {}
     known_files, known_commands = files or {}, commands or {}
@@ -37,7 +40,7 @@ def machine(
         system="Linux",
         machine=arch,
         platform=f"Linux-{arch}",
-        python="3.10.12",
+        python=python,
         executable="/usr/bin/python3",
         cpus=6,
         distributions=lambda: distributions or {},
@@ -76,7 +79,7 @@ def test_no_engine_is_a_problem() -> None:
 
 @pytest.mark.parametrize(
     ("smi", "keep"),
-    [(None, "pip install 'clipdeploy[cpu]'"), (SMI, "pip install 'clipdeploy[gpu]'")],
+    [(None, "pip install 'clipdeploy[cpu]'"), (SMI, f"pip install clipdeploy {ORT_CUDA_12}")],
 )
 def test_two_wheels_of_onnxruntime_overwrite_each_other(smi: str | None, keep: str) -> None:
     probes = machine(
@@ -107,7 +110,7 @@ def test_a_gpu_that_the_installed_wheel_cannot_use() -> None:
     diagnosis = diagnose(probes)
     assert diagnosis.healthy
     assert "compute capability 8.9, 24564 MiB, driver 550.54.14" in fact(diagnosis, "NVIDIA GPU")
-    assert commands(diagnosis) == ["pip uninstall -y onnxruntime", "pip install 'clipdeploy[gpu]'"]
+    assert commands(diagnosis) == [f"pip uninstall -y onnxruntime && pip install clipdeploy {ORT_CUDA_12}"]
 
 
 def test_a_gpu_wheel_whose_cuda_provider_is_gone() -> None:
@@ -118,6 +121,41 @@ def test_a_gpu_wheel_whose_cuda_provider_is_gone() -> None:
     )
     (problem,) = diagnose(probes).problems
     assert "no CUDA provider" in problem.message
+
+
+def test_a_cuda_provider_that_is_listed_and_does_not_load() -> None:
+    missing = "libcublasLt.so.12: cannot open shared object file"
+    broken = {"CUDAExecutionProvider": missing, "TensorrtExecutionProvider": missing}
+    probes = machine(
+        distributions={"onnxruntime-gpu": "1.23.2"},
+        modules={"onnxruntime": Imported(providers=CUDA, broken=broken)},
+        commands={"nvidia-smi": SMI},
+    )
+    diagnosis = diagnose(probes)
+    (problem,) = diagnosis.problems
+    assert "would run on the CPU instead" in problem.message
+    assert missing in problem.message
+    assert problem.fix == f"pip uninstall -y onnxruntime-gpu && pip install clipdeploy {ORT_CUDA_12}"
+    assert fact(diagnosis, "onnxruntime:cuda") == f"not here: {problem.fix}"
+    # without a GPU nobody could use it, and the same wheel is no problem
+    assert diagnose(replace(probes, run=lambda command: None)).healthy
+
+
+def test_it_tells_which_backends_run_here() -> None:
+    modules = {
+        "onnxruntime": Imported(providers=CUDA, broken={"TensorrtExecutionProvider": "libnvinfer.so.10: gone"}),
+        "openvino": Imported(version="2026.4", providers=("CPU", "GPU.0")),
+        "tensorrt": Imported(version="11.4.0"),
+        "tensorrt_rtx": Imported(error="ImportError: gone"),
+        "cuda": Imported(),
+    }
+    probes = machine(distributions={"onnxruntime-gpu": "1.23.2"}, modules=modules, commands={"nvidia-smi": SMI})
+    diagnosis = diagnose(probes)
+    told = {fact.name: fact.value for fact in diagnosis.facts if fact.section == "backends"}
+    runs = {name for name, value in told.items() if value == "runs here"}
+    assert runs == {"onnxruntime", "onnxruntime:cuda", "openvino", "openvino:gpu", "tensorrt"}
+    assert "'tensorrt-cu12>=10,<11'" in told["onnxruntime:tensorrt"]
+    assert set(told) - runs == {"onnxruntime:tensorrt", "onnxruntime:tensorrt-rtx", "tensorrt-rtx"}
 
 
 def test_a_driver_that_does_not_answer() -> None:
@@ -143,7 +181,7 @@ def test_a_fresh_jetson_is_told_where_its_wheels_are() -> None:
     diagnosis = diagnose(jetson())
     assert fact(diagnosis, "Jetson") == "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 36.4.3"
     assert fact(diagnosis, "JetPack") == "6.2"
-    wheel = "pip install onnxruntime-gpu --index-url https://pypi.jetson-ai-lab.io/jp6/cu126"
+    wheel = "pip install clipdeploy onnxruntime-gpu --extra-index-url https://pypi.jetson-ai-lab.io/jp6/cu126"
     assert [p.fix for p in diagnosis.problems] == [wheel]
     assert commands(diagnosis)[:3] == [
         "sudo apt-get install nvidia-jetpack",

@@ -14,7 +14,13 @@ from clipdeploy.cli.verb import Verb
 from clipdeploy.doctor import Diagnosis
 from clipdeploy.spec import to_dict
 
-_TITLES = {"machine": "Machine", "engines": "Engines", "export": "For export", "bundle": "Bundle"}
+_TITLES = {
+    "machine": "Machine",
+    "engines": "Engines",
+    "backends": "Backends",
+    "export": "For export",
+    "bundle": "Bundle",
+}
 
 
 @click.command(cls=Verb, examples=("clipdeploy doctor", "clipdeploy doctor --bundle b32"))

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from clipdeploy.doctor.records import Advice
 from clipdeploy.machine.hardware import Hardware
-from clipdeploy.machine.jetson import SBSA_WHEELS, Jetson
+from clipdeploy.machine.install import install_line
+from clipdeploy.machine.jetson import Jetson
 from clipdeploy.machine.probes import Imported, Probes
 
 EXPORT = {"torch": "torch", "onnx": "onnx", "onnxsim": "onnxsim", "open_clip": "open-clip-torch"}
 """Module -> distribution of the main libraries of the extra `export`."""
 
-_WITH_CUDA = "have ONNX Runtime with CUDA (this version of clipdeploy still runs on the CPU)"
-_CLIPDEPLOY_CPU = "pip install 'clipdeploy[cpu]'"
-_CLIPDEPLOY_GPU = "pip install 'clipdeploy[gpu]'"
+CUDA = "CUDAExecutionProvider"
+_WITH_CUDA = "run bundles on the NVIDIA GPU through ONNX Runtime"
 
 
-def install_runtime(hardware: Hardware, machine: str) -> str:
-    """The command that installs onnxruntime for this hardware."""
-    if not hardware.has_gpu:
-        return _CLIPDEPLOY_CPU
-    if hardware.jetson is not None:
-        index = hardware.jetson.wheels
-    elif machine in ("aarch64", "arm64"):
-        index = SBSA_WHEELS
-    else:
-        return _CLIPDEPLOY_GPU
-    return f"pip install onnxruntime-gpu --index-url {index}" if index else _CLIPDEPLOY_CPU
+def install_runtime(probes: Probes, hardware: Hardware) -> str:
+    """The command that installs the onnxruntime that suits this machine best."""
+    line = install_line("onnxruntime:cuda", hardware, probes)
+    return line if "pip install" in line else install_line("onnxruntime", hardware, probes)
 
 
 def advise(probes: Probes, hardware: Hardware, runtime: Imported | None) -> list[Advice]:
@@ -37,11 +30,11 @@ def advise(probes: Probes, hardware: Hardware, runtime: Imported | None) -> list
     advice = []
     if hardware.jetson is not None:
         advice += _for_jetson(probes, hardware.jetson)
-    command = install_runtime(hardware, probes.machine)
+    command = install_runtime(probes, hardware)
     if runtime is None or runtime.error is not None:
         advice.append(Advice("run bundles", (command,)))
-    elif hardware.has_gpu and "gpu" in command and "CUDAExecutionProvider" not in runtime.providers:
-        advice.append(Advice(_WITH_CUDA, ("pip uninstall -y onnxruntime", command)))
+    elif hardware.has_gpu and "gpu" in command and CUDA not in runtime.providers:
+        advice.append(Advice(_WITH_CUDA, (command,)))
     if not all(probes.has_module(module) for module in EXPORT):
         advice.append(Advice("export checkpoints", ("pip install 'clipdeploy[export]'",)))
     return advice

@@ -8,24 +8,13 @@ from pathlib import Path
 from clipdeploy import __version__
 from clipdeploy.bundle import Bundle
 from clipdeploy.doctor.advice import EXPORT, advise, install_runtime
+from clipdeploy.doctor.backends import backend_facts, provider_problems
 from clipdeploy.doctor.records import Diagnosis, Fact, Problem
 from clipdeploy.errors import BundleError
 from clipdeploy.machine.hardware import Hardware, find_hardware
+from clipdeploy.machine.install import ONNXRUNTIME_WHEELS
 from clipdeploy.machine.probes import Imported, Probes, this_machine
 
-# All of these bring the module `onnxruntime`; of two, whichever was installed last wins, file by file.
-ONNXRUNTIME_WHEELS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-rocm",
-    "onnxruntime-migraphx",
-    "onnxruntime-qnn",
-    "onnxruntime-training",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
 ENGINES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 NOT_INSTALLED = "not installed"
 
@@ -40,14 +29,17 @@ def diagnose(probes: Probes | None = None, *, bundle: Path | None = None) -> Dia
     probes = probes or this_machine()
     hardware = find_hardware(probes)
     wheels = {name: version for name, version in probes.distributions().items() if name in ONNXRUNTIME_WHEELS}
-    runtime = probes.try_import("onnxruntime") if probes.has_module("onnxruntime") else None
+    modules = ("onnxruntime", *ENGINES)
+    imported = {module: probes.try_import(module) for module in modules if probes.has_module(module)}
+    runtime = imported.get("onnxruntime")
     problems = [
-        *_runtime_problems(wheels, runtime, install_runtime(hardware, probes.machine)),
+        *(_runtime_problems(wheels, runtime, probes, hardware) or provider_problems(probes, hardware, imported)),
         *_driver_problems(hardware),
     ]
     facts = [
         *_machine_facts(probes, hardware),
-        *_engine_facts(probes, wheels, runtime, problems),
+        *_engine_facts(imported, wheels, problems),
+        *backend_facts(probes, hardware, imported),
         *_export_facts(probes),
     ]
     if bundle is not None:
@@ -72,20 +64,18 @@ def _machine_facts(probes: Probes, hardware: Hardware) -> list[Fact]:
     return [*facts, *(Fact("machine", "NVIDIA GPU", gpu) for gpu in gpus)]
 
 
-def _engine_facts(
-    probes: Probes, wheels: Mapping[str, str], runtime: Imported | None, problems: list[Problem]
-) -> list[Fact]:
+def _engine_facts(imports: Mapping[str, Imported], wheels: Mapping[str, str], problems: list[Problem]) -> list[Fact]:
     """The engines; one that is there and does not import is added to `problems`."""
-    value = NOT_INSTALLED
+    value, runtime = NOT_INSTALLED, imports.get("onnxruntime")
     if runtime is not None:
         names = ", ".join(f"{name} {version}" for name, version in sorted(wheels.items())) or runtime.version or ""
         value = f"{names}: {', '.join(runtime.providers)}" if runtime.error is None else f"{names}: does not import"
     facts = [Fact("engines", "onnxruntime", value)]
     for module, name in ENGINES.items():
-        if not probes.has_module(module):
+        imported = imports.get(module)
+        if imported is None:
             facts.append(Fact("engines", name, NOT_INSTALLED))
             continue
-        imported = probes.try_import(module)
         if imported.error is None:
             facts.append(Fact("engines", name, imported.version or "installed"))
             continue
@@ -106,30 +96,23 @@ def _export_facts(probes: Probes) -> list[Fact]:
     ]
 
 
-def _runtime_problems(wheels: Mapping[str, str], runtime: Imported | None, install: str) -> list[Problem]:
+def _runtime_problems(
+    wheels: Mapping[str, str], runtime: Imported | None, probes: Probes, hardware: Hardware
+) -> list[Problem]:
+    install = install_runtime(probes, hardware)
+    names = sorted(wheels)
+    # an install line takes out what it would lie over; what is broken goes in any case
+    again = install if "uninstall" in install or not names else f"pip uninstall -y {' '.join(names)} && {install}"
     if len(wheels) > 1:
-        names = sorted(wheels)
-        return [
-            Problem(
-                f"{' and '.join(names)} are both installed and overwrite each other's files",
-                f"pip uninstall -y {' '.join(names)} && {install}",
-            )
-        ]
+        return [Problem(f"{' and '.join(names)} are both installed and overwrite each other's files", again)]
     if runtime is None:
         return [Problem("no inference engine is installed, so no bundle can run", install)]
     if runtime.error is not None:
-        name = next(iter(wheels), "onnxruntime")
-        return [
-            Problem(
-                f"{name} is installed and does not import: {runtime.error}", f"pip uninstall -y {name} && {install}"
-            )
-        ]
+        name = names[0] if names else "onnxruntime"
+        return [Problem(f"{name} is installed and does not import: {runtime.error}", again)]
     if "onnxruntime-gpu" in wheels and "CUDAExecutionProvider" not in runtime.providers:
         return [
-            Problem(
-                "onnxruntime-gpu is installed but has no CUDA provider: another wheel has overwritten its files",
-                f"pip uninstall -y onnxruntime onnxruntime-gpu && {install}",
-            )
+            Problem("onnxruntime-gpu is installed but has no CUDA provider: another wheel has overwritten it", again)
         ]
     return []
 

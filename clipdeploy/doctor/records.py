@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that is so; `section` is `machine`, `engines` or `export`."""
+    """Something that is so; `section` is `machine`, `engines`, `backends`, `export` or `bundle`."""
 
     section: str
     name: str

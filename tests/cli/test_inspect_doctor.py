@@ -17,7 +17,7 @@ from clipdeploy.inspect import CheckpointInfo
 from clipdeploy.request import CheckpointRequest
 from tests.bundles import model_spec
 from tests.cli.conftest import Run, document, failure
-from tests.test_doctor import CPU, SMI, Imported, machine
+from tests.test_doctor import CPU, ORT_CUDA_12, SMI, Imported, machine
 
 
 def test_a_bundle(run: Run, bundle: Path) -> None:
@@ -162,7 +162,7 @@ def test_an_ill_machine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "this_machine", lambda: probes)
     result = run("doctor")
     assert result.exit_code == 1
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'clipdeploy[gpu]'" in result.stdout
+    assert f"pip uninstall -y onnxruntime onnxruntime-gpu && pip install clipdeploy {ORT_CUDA_12}" in result.stdout
     answer = run("doctor", "--json")
     assert answer.exit_code == 1
     assert len(document(answer)["problems"]) == 1
