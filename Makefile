@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 		|| { echo "clipdeploy needs Python 3.10 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing clipdeploy with PyTorch into $(VENV): a few minutes and several GB, once"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[export,cpu,parquet,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[export,cpu,openvino,parquet,dev]'
 	@touch $@
 
 demo: $(READY)  ## export our own small CLIP, verify it, classify pictures, all offline
