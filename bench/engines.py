@@ -3,12 +3,15 @@
     python -m bench.engines BUNDLE [--backend tensorrt-rtx] [--precision fp16 int8] [--batch 1 8 32] [--json FILE]
 
 Needs an NVIDIA GPU, and engines that `clipdeploy build-engine` built here. A time is one `run`: pixels from the
-machine's memory to the GPU, the engine, and embeddings back. Engines are timed side by side in one run.
+machine's memory to the GPU, the engine, and embeddings back; with CUDA graphs, without them, and with pixels that are
+on the GPU already and embeddings that stay there (`run_on_device`, then waited for). All are timed side by side in one
+run.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,9 +25,12 @@ from clipdeploy.errors import ClipdeployError
 from clipdeploy.runtime.backends import engine_backend
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.tensorrt import Engines, find_engines
+from clipdeploy.runtime.trt.cuda import Cuda
 from clipdeploy.runtime.trt.session import TensorRtSession
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import read_golden
+
+GRAPH, PLAIN, DEVICE = "CUDA graph", "no graph", "on the GPU"
 
 
 def main() -> None:
@@ -46,12 +52,14 @@ def main() -> None:
     assert backend is not None  # one of the choices
     bundle = Bundle.open(options.bundle)
     sessions: dict[Precision, TensorRtSession] = {}
+    plain: dict[Precision, TensorRtSession] = {}
     lacking: dict[str, str] = {}
     engines: Engines | None = None
     for precision in map(Precision.parse, options.precision):
         try:
             engines = find_engines(bundle, backend, {tower: precision})
             sessions[precision] = engines.open(tower)
+            plain[precision] = engines.open(tower, graphs=False)
         except ClipdeployError as error:
             lacking[precision.value] = error.message
             print(f"{precision.value}: {error}")
@@ -62,15 +70,21 @@ def main() -> None:
     cosines = {precision: _cosine(bundle, tower, precision, session, rows) for precision, session in sessions.items()}
     results: list[dict[str, Any]] = []
     for batch in options.batch:
-        candidates = {p.value: partial(s.run, rows[:batch]) for p, s in sessions.items() if batch <= s.largest_batch}
+        candidates: dict[str, Callable[[], object]] = {}
+        for precision, session in sessions.items():
+            if batch <= session.largest_batch:
+                given = rows[:batch]
+                candidates[f"{precision.value} {GRAPH}"] = partial(session.run, given)
+                candidates[f"{precision.value} {PLAIN}"] = partial(plain[precision].run, given)
+                candidates[f"{precision.value} {DEVICE}"] = partial(_on_device, session, _put(engines.cuda, given))
         if not candidates:
             print(f"no engine takes a batch of {batch}")
             continue
         for name, timing in interleaved(candidates, rounds=options.rounds, calls=options.calls).items():
-            cosine = cosines[Precision(name)]
+            precision_name, way = name.split(" ", 1)
             per_second = batch / timing.median_ms * 1e3
-            told = {"precision": name, "batch": batch, "per_second": round(per_second, 1), "least_cosine": cosine}
-            results.append({**told, **asdict(timing)})
+            told = {"precision": precision_name, "way": way, "batch": batch, "per_second": round(per_second, 1)}
+            results.append({**told, "least_cosine": cosines[Precision(precision_name)], **asdict(timing)})
     here = engines.here
     record = {
         "environment": {**environment(threads=0), "gpu": asdict(engines.cuda.gpu), "here": asdict(here)},
@@ -78,13 +92,43 @@ def main() -> None:
         "tower": tower.value,
         "results": results,
         "lacking": lacking,
+        "notes": {precision.value: session.notes for precision, session in sessions.items()},
     }
     print(f"{bundle.model.name}, {tower.value} encoder: {engines.reason}")
-    head = ("precision", "batch", "median ms", "p90 ms", "a second", "cosine to ONNX Runtime")
+    head = ("precision", "way", "batch", "median ms", "p90 ms", "a second", "cosine to ONNX Runtime")
     print(table(head, [_line(result) for result in results]))
     write_json(options.json, record)
-    for session in sessions.values():
+    for session in (*sessions.values(), *plain.values()):
+        for note in session.notes:
+            print(f"{session.name}: {note}")
         session.close()
+
+
+class OnGpu:
+    """A batch in the GPU's memory, complete; it stays there until the process ends."""
+
+    def __init__(self, address: int, rows: np.ndarray) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": rows.shape,
+            "typestr": rows.dtype.str,
+            "data": (address, False),
+            "strides": None,
+            "version": 3,
+            "stream": None,
+        }
+
+
+def _put(cuda: Cuda, rows: np.ndarray) -> OnGpu:
+    with cuda.in_use():
+        address, stream = cuda.allocate(rows.nbytes, "a batch"), cuda.new_stream()
+        cuda.upload(rows.ctypes.data, address, rows.nbytes, stream)
+        cuda.wait(stream)
+        cuda.destroy_stream(stream)
+    return OnGpu(address, rows)
+
+
+def _on_device(session: TensorRtSession, rows: OnGpu) -> None:
+    session.run_on_device(rows).wait()
 
 
 def _rows(bundle: Bundle, tower: Tower, count: int) -> np.ndarray:
@@ -110,7 +154,7 @@ def _line(result: dict[str, Any]) -> tuple[str, ...]:
     cosine = result["least_cosine"]
     numbers = (f"{result[name]:.2f}" for name in ("median_ms", "p90_ms"))
     told = "-" if cosine is None else f"{cosine:.5f}"
-    return (result["precision"], str(result["batch"]), *numbers, f"{result['per_second']:.0f}", told)
+    return (result["precision"], result["way"], str(result["batch"]), *numbers, f"{result['per_second']:.0f}", told)
 
 
 if __name__ == "__main__":

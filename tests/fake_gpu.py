@@ -1,7 +1,9 @@
 """A GPU of the imagination: cuda-python and TensorRT with the names and behaviour that the runtime uses.
 
 Memory has addresses and an end. What goes into a stream is done when the stream is waited for, and not before, as on a
-GPU. An engine file names an ONNX graph, which ONNX Runtime computes in the GPU's stead.
+GPU; between streams only events order it. A stream that records does nothing, and some calls end its recording. A graph
+holds what its context was when it was recorded, and fails the test when that was changed since. An engine file names an
+ONNX graph, which ONNX Runtime computes in the GPU's stead.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import ctypes
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from threading import RLock, get_ident
 from types import ModuleType
 from typing import Any
 
@@ -35,12 +39,16 @@ class CudaError(Enum):
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
+    cudaErrorInvalidResourceHandle = 400
     cudaErrorIllegalAddress = 700
+    cudaErrorStreamCaptureUnsupported = 900
+    cudaErrorStreamCaptureInvalidated = 901
 
 
 class CopyKind(Enum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 OK = CudaError.cudaSuccess
@@ -56,12 +64,55 @@ class SecondGpu(Properties):
     minor = 6
 
 
+class CaptureMode(Enum):
+    cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed = range(3)
+
+
+class MemoryType(Enum):
+    cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice, cudaMemoryTypeManaged = range(4)
+
+
+@dataclass
+class PointerAttributes:
+    type: MemoryType
+    device: int
+
+
+Step = Callable[[], None]
+
+
+class FakeStream(list[Step]):
+    """What a stream still has to do. Everything here is done under the GPU's lock, as the GPU does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = 0  # steps
+        self.capture: list[Step] | None = None  # what is recorded instead of done
+        self.broken_capture = False
+        self.capturing_thread = 0
+
+    @property
+    def given(self) -> int:
+        return self.done + len(self)
+
+    def work(self, upto: int) -> None:
+        """Do all up to a number of steps."""
+        while self.done < upto and self:
+            step = self.pop(0)
+            self.done += 1
+            step()
+
+
 class FakeCuda(ModuleType):
     """`cuda.bindings.runtime`. Attributes without the prefix `cuda` are the test's."""
 
     cudaError_t = CudaError
     cudaMemcpyKind = CopyKind
+    cudaStreamCaptureMode = CaptureMode
+    cudaMemoryType = MemoryType
     cudaStreamNonBlocking = 1
+    cudaEventDisableTiming = 2
+    cudaEventWaitDefault = 0
 
     def __init__(self, total: int = 1 << 30) -> None:
         super().__init__("cuda.bindings.runtime")
@@ -69,20 +120,57 @@ class FakeCuda(ModuleType):
         self.start = OK  # what CUDA answers when it starts
         self.driver, self.library, self.device, self.devices = 12060, 12060, 0, 1
         self.memory: dict[int, np.ndarray] = {}
-        self.queue: dict[int, list[Callable[[], None]]] = {}
+        self.pinned: dict[int, Any] = {}
+        self.most_pinned = 1 << 40
+        self.queue: dict[int, FakeStream] = {}  # of streams that somebody made
+        self.legacy = FakeStream()
+        self.events: dict[int, tuple[FakeStream, int] | None] = {}
+        self.graphs: dict[int, list[Step]] = {}
         self.failing: CudaError | None = None  # what the next wait answers
+        self.sticky: CudaError | None = None  # what everything answers from now on
+        self.instantiate = OK  # what making a graph answers
         self.seen_devices: list[int] = []
+        self.taken = 0  # allocations ever made
+        self.launches = 0  # of graphs
+        self.lock = RLock()
         self._next = 0x1000
 
     def at(self, address: int, size: int) -> np.ndarray:
         """Bytes of the GPU's memory; a KeyError where nothing is."""
-        block = self.memory[address]
-        assert size <= block.nbytes, "read or written past the end of the GPU's memory"
-        return block[:size]
+        for start, block in self.memory.items():
+            if start <= address < start + max(1, block.nbytes):
+                assert address + size <= start + block.nbytes, "read or written past the end of the GPU's memory"
+                return block[address - start : address - start + size]
+        raise KeyError(address)
+
+    def stream(self, stream: int) -> FakeStream:
+        return self.legacy if stream == 1 else self.queue[stream]
+
+    def give(self, stream: int, step: Step) -> tuple[Any, ...]:
+        """Work for a stream: done when it is waited for, or recorded."""
+        with self.lock:
+            if self.sticky is not None:
+                return (self.sticky,)
+            into = self.stream(stream)
+            (into if into.capture is None else into.capture).append(step)
+            return (OK,)
+
+    def unsafe(self) -> tuple[Any, ...] | None:
+        """What a call answers that must not be made while this thread records, which ends the recording."""
+        for stream in self.queue.values():
+            if stream.capture is not None and stream.capturing_thread == get_ident():
+                stream.broken_capture = True
+                return (CudaError.cudaErrorStreamCaptureUnsupported, None)
+        return None
 
     @property
     def used(self) -> int:
         return sum(block.nbytes for block in self.memory.values())
+
+    @property
+    def left(self) -> tuple[int, int, int, int, int]:
+        """What is still held: memory, pinned memory, streams, events, graphs."""
+        return self.used, len(self.pinned), len(self.queue), len(self.events), len(self.graphs)
 
     def cudaGetDeviceCount(self) -> tuple[Any, ...]:
         return (self.start, self.devices if self.start is OK else None)
@@ -111,54 +199,176 @@ class FakeCuda(ModuleType):
         return (OK, b"in words")
 
     def cudaGetLastError(self) -> tuple[Any, ...]:
-        return (OK,)
+        return (self.sticky or OK,)
 
     def cudaMemGetInfo(self) -> tuple[Any, ...]:
         return (OK, self.total - self.used, self.total)
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
-        if self.used + size > self.total:
-            return (CudaError.cudaErrorMemoryAllocation, None)
-        address, self._next = self._next, self._next + size + 256
-        self.memory[address] = np.full(size, 0xCD, np.uint8)
-        return (OK, address)
+        with self.lock:
+            if (refused := self.unsafe()) is not None:
+                return refused
+            if self.used + size > self.total:
+                return (CudaError.cudaErrorMemoryAllocation, None)
+            address, self._next = self._next, self._next + size + 256
+            self.memory[address] = np.full(size, 0xCD, np.uint8)
+            self.taken += 1
+            return (OK, address)
 
     def cudaMemset(self, address: int, value: int, size: int) -> tuple[Any, ...]:
         self.at(address, size)[:] = value
         return (OK,)
 
     def cudaFree(self, address: int) -> tuple[Any, ...]:
-        del self.memory[address]
+        with self.lock:
+            for stream in (self.legacy, *self.queue.values()):
+                stream.work(stream.given)
+            del self.memory[address]
+            return (OK,)
+
+    def cudaMallocHost(self, size: int) -> tuple[Any, ...]:
+        with self.lock:
+            if (refused := self.unsafe()) is not None:
+                return refused
+            if size > self.most_pinned:
+                return (CudaError.cudaErrorMemoryAllocation, None)
+            memory = (ctypes.c_uint8 * max(1, size))()
+            self.pinned[ctypes.addressof(memory)] = memory
+            self.taken += 1
+            return (OK, ctypes.addressof(memory))
+
+    def cudaFreeHost(self, ptr: int) -> tuple[Any, ...]:
+        memory = self.pinned.pop(ptr)
+        ctypes.memset(ptr, 0xCD, len(memory))  # whoever still reads there finds it
         return (OK,)
+
+    def cudaPointerGetAttributes(self, ptr: int) -> tuple[Any, ...]:
+        try:
+            self.at(ptr, 0)
+        except KeyError:
+            kind = MemoryType.cudaMemoryTypeHost if ptr in self.pinned else MemoryType.cudaMemoryTypeUnregistered
+            return (OK, PointerAttributes(kind, -2))
+        return (OK, PointerAttributes(MemoryType.cudaMemoryTypeDevice, 1 if ptr in self.elsewhere else 0))
+
+    @property
+    def elsewhere(self) -> set[int]:
+        """Addresses that are on the second GPU."""
+        return self.__dict__.setdefault("_elsewhere", set())
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
-        self._next += 1
-        self.queue[self._next] = []
-        return (OK, self._next)
+        with self.lock:
+            self._next += 1
+            self.queue[self._next] = FakeStream()
+            return (OK, self._next)
 
     def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
-        assert not self.queue.pop(stream), "a stream was destroyed with work in it"
-        return (OK,)
+        with self.lock:
+            gone = self.queue.pop(stream)
+            assert self.sticky or not gone, "a stream was destroyed with work in it"
+            return (OK,)
 
     def cudaMemcpyAsync(self, dst: int, src: int, size: int, kind: CopyKind, stream: int) -> tuple[Any, ...]:
         def copy() -> None:
-            up = kind is CopyKind.cudaMemcpyHostToDevice
-            host = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(src if up else dst))
-            if up:
-                self.at(dst, size)[:] = host
-            else:
-                host[:] = self.at(src, size)
+            def host(address: int) -> np.ndarray:
+                return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
-        self.queue[stream].append(copy)
-        return (OK,)
+            source = host(src) if kind is CopyKind.cudaMemcpyHostToDevice else self.at(src, size)
+            (host(dst) if kind is CopyKind.cudaMemcpyDeviceToHost else self.at(dst, size))[:] = source
+
+        return self.give(stream, copy)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        work, self.queue[stream] = self.queue[stream], []
-        if self.failing is not None:
-            return (self.failing,)
-        for step in work:
-            step()
+        with self.lock:
+            if self.sticky is not None:
+                return (self.sticky,)
+            waited = self.stream(stream)
+            if waited.capture is not None:
+                waited.broken_capture = True
+                return (CudaError.cudaErrorStreamCaptureUnsupported,)
+            if self.failing is not None:
+                waited.clear()
+                return (self.failing,)
+            waited.work(waited.given)
+            return (OK,)
+
+    # events
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        with self.lock:
+            self._next += 1
+            self.events[self._next] = None
+            return (OK, self._next)
+
+    def cudaEventDestroy(self, event: int) -> tuple[Any, ...]:
+        del self.events[event]
         return (OK,)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Any, ...]:
+        with self.lock:
+            if stream != 1 and stream not in self.queue:
+                return (CudaError.cudaErrorInvalidResourceHandle,)
+            marked = self.stream(stream)
+            self.events[event] = (marked, marked.given)
+            return (self.sticky or OK,)
+
+    def cudaStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Any, ...]:
+        with self.lock:
+            if stream != 1 and stream not in self.queue:
+                return (CudaError.cudaErrorInvalidResourceHandle,)
+            mark = self.events[event]  # as it is now: it may be recorded anew later
+        return self.give(stream, lambda: mark[0].work(mark[1]) if mark else None)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Any, ...]:
+        with self.lock:
+            if self.sticky is not None or self.failing is not None:
+                return (self.sticky or self.failing,)
+            if mark := self.events[event]:
+                mark[0].work(mark[1])
+            return (OK,)
+
+    # graphs
+
+    def cudaStreamBeginCapture(self, stream: int, mode: CaptureMode) -> tuple[Any, ...]:
+        with self.lock:
+            if self.sticky is not None:
+                return (self.sticky,)
+            recording = self.queue[stream]
+            assert recording.capture is None, "recorded twice at once"
+            recording.capture, recording.broken_capture, recording.capturing_thread = [], False, get_ident()
+            return (OK,)
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
+        with self.lock:
+            recording = self.queue[stream]
+            steps, recording.capture = recording.capture, None
+            assert steps is not None, "nothing was recorded"
+            assert recording.capturing_thread == get_ident()
+            if recording.broken_capture or self.sticky is not None:
+                return (self.sticky or CudaError.cudaErrorStreamCaptureInvalidated, None)
+            self._next += 1
+            self.graphs[self._next] = steps
+            return (OK, self._next)
+
+    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
+        with self.lock:
+            if self.instantiate is not OK:
+                return (self.instantiate, None)
+            self._next += 1
+            self.graphs[self._next] = self.graphs[graph]
+            return (OK, self._next)
+
+    def cudaGraphDestroy(self, graph: int) -> tuple[Any, ...]:
+        del self.graphs[graph]
+        return (OK,)
+
+    def cudaGraphExecDestroy(self, graphExec: int) -> tuple[Any, ...]:
+        del self.graphs[graphExec]
+        return (OK,)
+
+    def cudaGraphLaunch(self, graphExec: int, stream: int) -> tuple[Any, ...]:
+        self.launches += 1
+        answers = [self.give(stream, step) for step in self.graphs[graphExec]]
+        return answers[-1] if answers else (OK,)
 
 
 def write_plan(path: Path, graph: Path, *, bands: list[list[int]], stripped: bool = False, scratch: int = 0) -> Path:
@@ -173,6 +383,9 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
     module: Any = ModuleType(name)
     module.__version__, module.__spec__ = version, ModuleSpec(name, None)
     module.notes = []
+    module.contexts, module.most_contexts = 0, 1 << 30
+    module.unrecordable = False
+    module.computed = []  # each context that was started, and whether into a recording
 
     class ILogger:
         class Severity(Enum):
@@ -187,16 +400,26 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
     class DataType(Enum):
         FLOAT, HALF, INT8, INT32, BOOL, UINT8, FP8, BF16, INT64 = range(9)
 
+    class ExecutionContextAllocationStrategy(Enum):
+        STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
+
     class Context:
         def __init__(self, engine: Engine) -> None:
             self.engine = engine
             self.profile = 0
             self.shape: tuple[int, ...] | None = None
             self.addresses: dict[str, int] = {}
+            self.scratch: int | None = None
+            self.changes = 0  # what a graph that was recorded from it must not see
+            self.flushed = -1  # the change that was last computed with
+
+        def set_device_memory(self, memory: int, size: int) -> None:
+            cuda.at(memory, size)
+            self.scratch = memory
 
         def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
             assert stream_handle in cuda.queue
-            self.profile, self.shape = profile_index, None
+            self.profile, self.shape, self.changes = profile_index, None, self.changes + 1
             module.notes.append(("profile", profile_index))
             return True
 
@@ -205,31 +428,42 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
             if not smallest <= shape[0] <= largest:
                 self.engine.logger.log(ILogger.Severity.ERROR, "IExecutionContext::setInputShape: Error Code 3")
                 return False
-            self.shape = shape
-            module.notes.append(("rows", shape[0]))
+            self.shape, self.changes = shape, self.changes + 1
             return True
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
-            assert memory in cuda.memory
+            cuda.at(memory, 0)
             self.addresses[name] = memory
+            self.changes += 1
             return True
 
         def execute_async_v3(self, stream_handle: int) -> bool:
-            session, shape = self.engine.session, self.shape
+            session, shape, addresses, changes = self.engine.session, self.shape, dict(self.addresses), self.changes
             assert shape is not None
+            assert self.scratch is not None or not self.engine.device_memory_size_v2, "without scratch memory"
             if self.engine.stripped:
                 self.engine.logger.log(ILogger.Severity.ERROR, "the engine has no weights")
                 return False
+            recording = cuda.queue[stream_handle].capture is not None
+            if recording and (self.flushed != changes or module.unrecordable):
+                cuda.queue[stream_handle].broken_capture = True  # it would have had to wait for the GPU
+                self.engine.logger.log(
+                    ILogger.Severity.ERROR, "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime"
+                )
+                return False
+            self.flushed = changes
+            module.computed.append((id(self), recording))
 
             def compute() -> None:
+                assert not recording or self.changes == changes, "the context of a graph was changed"
+                module.notes.append(("rows", shape[0]))
                 dtype = np.dtype(session.input.dtype)
                 size = int(np.prod(shape)) * dtype.itemsize
-                batch = cuda.at(self.addresses[session.input.name], size).view(dtype).reshape(shape)
+                batch = cuda.at(addresses[session.input.name], size).view(dtype).reshape(shape)
                 answer = np.ascontiguousarray(session.run(batch)).view(np.uint8).ravel()
-                cuda.at(self.addresses[session.output.name], answer.nbytes)[:] = answer
+                cuda.at(addresses[session.output.name], answer.nbytes)[:] = answer
 
-            cuda.queue[stream_handle].append(compute)
-            return True
+            return cuda.give(stream_handle, compute) == (OK,)
 
     class Engine:
         def __init__(self, plan: dict[str, Any], logger: Any) -> None:
@@ -258,8 +492,13 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
         def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
             return [(rows, *self._tensor(name).shape[1:]) for rows in self.bands[profile_index]]
 
-        def create_execution_context(self) -> Context | None:
-            if cuda.used + self.device_memory_size_v2 > cuda.total:
+        def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> Context | None:
+            if cuda.unsafe() is not None:
+                return None
+            if strategy is not ExecutionContextAllocationStrategy.USER_MANAGED:
+                raise AssertionError("a context is to share its place's scratch memory")
+            module.contexts += 1
+            if module.contexts > module.most_contexts:
                 self.logger.log(ILogger.Severity.ERROR, "Requested amount of GPU memory could not be allocated")
                 return None
             return Context(self)
@@ -304,7 +543,8 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
             raise IndexError(index)
 
     module.ICudaEngine, module.IExecutionContext = Engine, Context
-    for kind in (ILogger, TensorIOMode, DataType, Runtime, Refitter, OnnxParserRefitter):
+    kinds = (ILogger, TensorIOMode, DataType, ExecutionContextAllocationStrategy, Runtime, Refitter, OnnxParserRefitter)
+    for kind in kinds:
         setattr(module, kind.__name__, kind)
     found: ModuleType = module
     return found

@@ -11,9 +11,10 @@ from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import EngineError
 from clipdeploy.runtime.engines import EngineEntry, Here, build_command, candidates, choose_engine, find_here
 from clipdeploy.runtime.trt.cuda import Cuda
+from clipdeploy.runtime.trt.kernels import kernel_file
 from clipdeploy.runtime.trt.plan import load_engine
 from clipdeploy.runtime.trt.product import NAMES, import_cuda, import_product
-from clipdeploy.runtime.trt.session import TensorRtSession
+from clipdeploy.runtime.trt.session import CONTEXTS, TensorRtSession
 from clipdeploy.spec import Precision, Tower
 
 
@@ -51,8 +52,13 @@ class Engines:
         """Of the encoders that no engine was built for, what says so; one that was built and does not fit is none."""
         return {tower: error for tower, error in self.lacking.items() if tower not in self.refused}
 
-    def open(self, tower: Tower) -> TensorRtSession:
+    def open(self, tower: Tower, *, graphs: bool = True, contexts: int = CONTEXTS) -> TensorRtSession:
         """Load an encoder's engine.
+
+        Args:
+            tower: which encoder.
+            graphs: record CUDA graphs of batch sizes that come often.
+            contexts: batches that may be computed at the same time.
 
         Raises:
             EngineError: it has none that fits.
@@ -65,7 +71,16 @@ class Engines:
         key = entry.key
         rebuild = build_command(self.bundle.folder, tower, key.precision, self.here, like=key) + " --overwrite"
         loaded = load_engine(self.bundle, entry, self.module, self.cuda, rebuild=rebuild)
-        return TensorRtSession(loaded, self.cuda, name=f"{self.here.backend}:{self.here.gpu}", path=entry.path)
+        rtx = key.backend == "tensorrt-rtx"
+        return TensorRtSession(
+            loaded,
+            self.cuda,
+            name=f"{self.here.backend}:{self.here.gpu}",
+            path=entry.path,
+            kernels=kernel_file(key.name, self.cuda.gpu.name) if rtx else None,
+            graphs=graphs,
+            contexts=contexts,
+        )
 
 
 def find_engines(bundle: Bundle, backend: EngineBackend, precisions: Mapping[Tower, Precision]) -> Engines:

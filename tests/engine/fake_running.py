@@ -119,12 +119,41 @@ class Acts(BuilderActs):
 
     def ICudaEngine_create_execution_context(self, this: Any, **given: Any) -> Any:
         assert self.cuda is not None
-        own = getattr(given.get("strategy"), "name", "STATIC") != "USER_MANAGED"
+        config = given.get("runtime_config")
+        strategy = given.get("strategy") if config is None else config._state.get("strategy")
+        own = getattr(strategy, "name", "STATIC") != "USER_MANAGED"
         scratch = self.ICudaEngine_device_memory_size_v2(this) if own else 0
         if self.cuda.used + scratch > self.cuda.total:
             self.say(this._state["logger"], "ERROR", "Requested amount of GPU memory could not be allocated")
             return None
-        return self.new("IExecutionContext", owner=this, chosen=0, shapes={}, addresses={})
+        scratch = own or not self.ICudaEngine_device_memory_size_v2(this)
+        return self.new(
+            "IExecutionContext", owner=this, chosen=0, shapes={}, addresses={}, scratch=scratch, flushed=None
+        )
+
+    # IRuntimeConfig and IRuntimeCache
+
+    def ICudaEngine_create_runtime_config(self, this: Any) -> Any:
+        return self.new("IRuntimeConfig", engine=this)
+
+    def IRuntimeConfig_set_execution_context_allocation_strategy(self, this: Any, strategy: Any) -> None:
+        this._state["strategy"] = strategy
+
+    def IRuntimeConfig_create_runtime_cache(self, this: Any) -> Any:
+        return self.new("IRuntimeCache", kernels=b"")
+
+    def IRuntimeConfig_set_runtime_cache(self, this: Any, cache: Any) -> bool:
+        this._state["cache"] = cache
+        return True
+
+    def IRuntimeCache_deserialize(self, this: Any, blob: Any) -> bool:
+        fits = bytes(memoryview(blob)).startswith(self.api.version.encode())
+        if fits:
+            this._state["kernels"] = bytes(memoryview(blob))[len(self.api.version) :]
+        return fits
+
+    def IRuntimeCache_serialize(self, this: Any) -> Any:
+        return self.memory(self.api.version.encode() + this._state["kernels"])
 
     # IExecutionContext
 
@@ -154,12 +183,30 @@ class Acts(BuilderActs):
         this._state["addresses"][name] = memory
         return True
 
+    def IExecutionContext_set_device_memory(self, this: Any, memory: int, size: int) -> None:
+        assert self.cuda is not None
+        self.cuda.at(memory, size)
+        this._state["scratch"] = True
+
+    def IExecutionContext_is_stream_capturable(self, this: Any, stream: int) -> bool:
+        return bool(this._state["shapes"])
+
     def IExecutionContext_execute_async_v3(self, this: Any, stream_handle: int) -> bool:
         cuda, state = self.cuda, this._state
         assert cuda is not None
         model = state["owner"]._state["model"]
         given, told = self._ports(state["owner"])
+        assert state["scratch"], "without scratch memory"
         shape, addresses = state["shapes"][given.name], dict(state["addresses"])
+        now = (state["chosen"], shape, addresses)
+        stream = cuda.queue[stream_handle]
+        if stream.capture is not None and state["flushed"] != now:
+            stream.broken_capture = True
+            self.say(
+                state["owner"]._state["logger"], "ERROR", "IExecutionContext::enqueueV3: Error Code 1: Cuda Runtime"
+            )
+            return False
+        state["flushed"] = now
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
         def compute() -> None:
@@ -170,8 +217,7 @@ class Acts(BuilderActs):
             flat = np.ascontiguousarray(answer).view(np.uint8).ravel()
             cuda.at(addresses[told.name], flat.nbytes)[:] = flat
 
-        cuda.queue[stream_handle].append(compute)
-        return True
+        return bool(cuda.give(stream_handle, compute)[0].value == 0)
 
     # refitting
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "clipdeploy/runtime/trt/cuda.py"
+SOURCES = [*sorted((ROOT / "clipdeploy/runtime/trt").glob("*.py")), ROOT / "tests/gpu/conftest.py"]
 RECORDS = sorted((Path(__file__).parent / "api").glob("cuda-*.json"))
 
 
@@ -41,7 +42,9 @@ def _of_module(name: str, call: ast.Call | None, record: dict[str, Any]) -> Iter
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_every_call_exists(path: Path) -> None:
-    assert list(problems(SOURCE.read_text(), json.loads(path.read_text()))) == []
+    record = json.loads(path.read_text())
+    found = [f"{source.name}: {told}" for source in SOURCES for told in problems(source.read_text(), record)]
+    assert found == []
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
@@ -55,14 +58,16 @@ def test_a_wrong_call_is_found(path: Path) -> None:
 
 
 def test_the_imagined_cuda_has_nothing_of_its_own() -> None:
-    from tests.fake_gpu import CudaError, FakeCuda
+    from tests.fake_gpu import FakeCuda, PointerAttributes
 
     for path in RECORDS:
         record = json.loads(path.read_text())
         mine = {name for name in vars(FakeCuda) if name.startswith("cuda") and callable(getattr(FakeCuda, name))}
         mine -= set(record["enums"])
         assert mine <= set(record["functions"])
-        assert {error.name for error in CudaError} <= set(record["enums"]["cudaError_t"])
+        for name in record["enums"]:
+            assert {member.name for member in getattr(FakeCuda, name)} <= set(record["enums"][name])
+        assert {f.name for f in fields(PointerAttributes)} == set(record["fields"]["cudaPointerAttributes"])
         for name in mine:
             code = getattr(FakeCuda, name).__code__
             assert code.co_argcount - 1 == len(record["functions"][name].split()), name

@@ -31,6 +31,7 @@ from clipdeploy.engine_key import EngineKey, Profile
 from clipdeploy.errors import ClipdeployError, EngineError
 from clipdeploy.machine import Gpu, Hardware
 from clipdeploy.runtime.engines import Here, engine_graph, graph_sha256
+from clipdeploy.runtime.tensorrt import find_engines
 from clipdeploy.spec import Precision, Tower
 from tests.bundles import IMAGE_SIZE, image_weights, make_bundle
 from tests.engine.api import NAMES, load
@@ -113,7 +114,7 @@ def put(device: Device, bundle: Bundle, tower: Tower, options: BuildOptions, pla
 
 def header_of(plan: Path) -> dict[str, Any]:
     content = plan.read_bytes()
-    start = content.index(b"{")
+    start = content.index(b'{"')  # its length stands before it, and may have a byte that reads as a brace
     found: dict[str, Any] = json.JSONDecoder().raw_decode(content[start:].split(b"}")[0].decode() + "}")[0]
     return found
 
@@ -150,6 +151,25 @@ def test_the_verb_builds_what_loads(device: Device, bundle: Bundle) -> None:
     )
     with clipdeploy.load(bundle.folder, backend=backend) as clip:
         np.testing.assert_allclose(clip.encode_pixels(pixels(5)), expected(pixels(5)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", NAMES, indirect=True)
+def test_graphs_and_kernels(device: Device, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch size that comes often is recorded; what TensorRT for RTX compiled is there for the next process."""
+    monkeypatch.setenv("CLIPDEPLOY_CACHE", str(tmp_path / "cache"))
+    put(device, bundle, Tower.IMAGE, BuildOptions(profiles=BANDS), tmp_path / "e.plan")
+    for _ in range(2):
+        engines = find_engines(bundle, device.product.backend, {Tower.IMAGE: Precision.FP32})
+        session = engines.open(Tower.IMAGE)
+        for count in (1, 3, 1, 3, 1, 3, 1, 3):
+            np.testing.assert_allclose(session.run(pixels(count)), expected(pixels(count)), rtol=0, atol=1e-5)
+        assert (len(device.cuda.graphs), session.notes) == (2, ())
+        session.close()
+        assert device.cuda.left == (0, 0, 0, 0, 0)
+    kernels = list((tmp_path / "cache").rglob("*.bin"))
+    assert len(kernels) == device.product.rtx
+    rtx_only = {"IRuntimeCache.deserialize", "IRuntimeCache.serialize", "IExecutionContext.is_stream_capturable"}
+    assert used(device.module) & rtx_only == (rtx_only if device.product.rtx else set())
 
 
 def test_what_runs_is_what_was_read(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, tmp_path: Path) -> None:

@@ -25,12 +25,12 @@ from clipdeploy.errors import BackendError, BundleCorruptError, EngineError, Inp
 from clipdeploy.pipeline import VerifyRequest, verify_bundle
 from clipdeploy.runtime.engines import engines_of, find_here
 from clipdeploy.runtime.ort import OrtSession
+from clipdeploy.runtime.selftest.gates import ENGINE_COSINE
 from clipdeploy.runtime.tensorrt import find_engines
 from clipdeploy.runtime.trt.inspector import inspector_json
 from clipdeploy.runtime.trt.session import TensorRtSession
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import read_golden, text_table
-from clipdeploy.verify.quantised import ENGINE_COSINE
 from tests.bundles import IMAGE_SIZE, image_weights, make_bundle
 from tests.gpu.conftest import BANDS, Device, Workshop
 

@@ -19,7 +19,7 @@ import clipdeploy
 from clipdeploy.bundle import Bundle, NewFile
 from clipdeploy.engine_key import Profile
 from clipdeploy.errors import BackendError, BundleCorruptError, EngineError, InputError, MissingExtraError
-from clipdeploy.machine import Hardware, Jetson
+from clipdeploy.machine import Gpu, Hardware, Jetson
 from clipdeploy.runtime.engines import find_here
 from clipdeploy.runtime.tensorrt import find_engines
 from clipdeploy.runtime.trt.cuda import Cuda
@@ -238,8 +238,8 @@ def test_a_file_that_is_no_engine(
     ("total", "told"),
     [
         (1 << 19, r"memory of Fake GPU does not suffice for its 0.0 MiB; 0.5 MiB of 0.5 MiB are free"),
-        (1 << 20, r"needs 4.0 MiB of scratch memory on Fake GPU; 1.0 MiB of 1.0 MiB are free"),
-        (5 << 20, r"512 rows of pixel_values need 6.0 MiB of memory on Fake GPU; 5.0 MiB of 5.0 MiB are free"),
+        (1 << 20, r"intermediate results need 4.0 MiB of memory on Fake GPU; 1.0 MiB of 1.0 MiB are free"),
+        (5 << 20, r"512 rows of pixel_values need 6.0 MiB of memory on Fake GPU; 1.0 MiB of 5.0 MiB are free"),
     ],
 )
 def test_memory_that_does_not_suffice(
@@ -250,23 +250,52 @@ def test_memory_that_does_not_suffice(
     with clipdeploy.load(bundle, backend="tensorrt") as clip, pytest.raises(BackendError, match=told) as caught:
         clip.encode_pixels(pixels(1))
     assert caught.value.fix
-    assert cuda.used == 0
-    assert not cuda.queue
+    assert cuda.left == (0, 0, 0, 0, 0)
+
+
+def test_memory_of_the_machine_that_does_not_suffice(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, _ = install(monkeypatch)
+    cuda.most_pinned = 4096
+    put_engine(bundle, Tower.IMAGE, tmp_path, bands=[[1, 8, 512]])
+    told = r"512 rows of pixel_values need 6.0 MiB of memory of the machine that stays in place"
+    with pytest.raises(BackendError, match=told):
+        find_engines(bundle, "tensorrt", BOTH).open(Tower.IMAGE)
+    assert cuda.left == (0, 0, 0, 0, 0)
 
 
 def test_a_failure_of_the_gpu_is_told(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, product = install(monkeypatch)
     put_engine(bundle, Tower.IMAGE, tmp_path)
     session = find_engines(bundle, "tensorrt", BOTH).open(Tower.IMAGE)
-    cuda.failing = CudaError.cudaErrorIllegalAddress
-    with pytest.raises(BackendError, match="CUDA failed in computing: cudaErrorIllegalAddress: in words"):
+    cuda.failing = CudaError.cudaErrorInvalidResourceHandle
+    with pytest.raises(BackendError, match="CUDA failed in computing: cudaErrorInvalidResourceHandle: in words"):
         session.run(pixels(1))
     cuda.failing = None
     monkeypatch.setattr(product.IExecutionContext, "execute_async_v3", lambda self, stream_handle: False)
     with pytest.raises(BackendError, match=r"tensorrt:Fake GPU failed on .*engine.plan with pixel_values float32 \(2,"):
         session.run(pixels(2))
     session.close()
-    assert cuda.used == 0
+    assert cuda.left == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("by", ["CUDA", "TensorRT"])
+def test_a_broken_gpu_says_that_the_process_is_to_start_again(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    cuda, _ = install(monkeypatch)
+    put_engine(bundle, Tower.IMAGE, tmp_path)
+    session = find_engines(bundle, "tensorrt", BOTH).open(Tower.IMAGE)
+    session.run(pixels(1))
+    cuda.sticky = CudaError.cudaErrorIllegalAddress
+    if by == "TensorRT":  # which meets it first, and says nothing of it
+        monkeypatch.setattr(Cuda, "upload", lambda *given: None)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=r"IllegalAddress.*nothing runs on Fake GPU in this process") as caught:
+            session.run(pixels(1))
+        assert "start the process again" in (caught.value.fix or "")
+    session.close()
 
 
 def test_a_session_that_is_forgotten_gives_its_memory_back(
@@ -276,9 +305,12 @@ def test_a_session_that_is_forgotten_gives_its_memory_back(
     put_engine(bundle, Tower.IMAGE, tmp_path)
     session = find_engines(bundle, "tensorrt", BOTH).open(Tower.IMAGE)
     assert cuda.used == 4 * (3 * IMAGE_SIZE * IMAGE_SIZE + 16) * 4
+    for _ in range(5):
+        session.run(pixels(1))
+    assert cuda.graphs
     del session
     gc.collect()
-    assert cuda.used == 0
+    assert cuda.left == (0, 0, 0, 0, 0)
 
 
 def test_threads_take_turns(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +412,16 @@ def test_a_missing_product(
     assert fix in (caught.value.fix or "")
 
 
+@pytest.mark.parametrize(("driver", "fix"), [("580.65", "clipdeploy[tensorrt-rtx]"), ("535.1", "'tensorrt-rtx-cu12")])
+def test_a_missing_product_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch, driver: str, fix: str) -> None:
+    hardware = Hardware(None, (Gpu("RTX", "8.9", "24564 MiB", driver),), None)
+    monkeypatch.setattr("clipdeploy.runtime.trt.product.find_hardware", lambda: hardware)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingExtraError, match="tensorrt-rtx") as caught:
+        import_product("tensorrt-rtx")
+    assert fix in (caught.value.fix or "")
+
+
 def test_a_product_whose_libraries_do_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_jetson(monkeypatch, None)
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
@@ -423,7 +465,7 @@ def test_graphs_that_engines_stand_for(bundle: Bundle, tmp_path: Path, monkeypat
         assert clip.graph(Tower.IMAGE).name == "visual_int8.onnx"
         assert "made for TensorRT" not in clip.backend.reason
         assert clip.encode_pixels(pixels(2)).shape == (2, 16)
-    with pytest.raises(InputError, match="runs no graphs that are made for processors"):
+    with pytest.raises(InputError, match="runs no 8-bit graphs of target cpu"):
         clipdeploy.load(bundle, precision="int8", backend="tensorrt", target="cpu")
 
 

@@ -15,7 +15,7 @@ from clipdeploy.engine_key import ENGINES
 from clipdeploy.errors import BackendError, BundleCorruptError
 from clipdeploy.manifest import COPY_AGAIN
 from clipdeploy.runtime.engines import VERSION_COMPATIBLE, EngineEntry
-from clipdeploy.runtime.trt.cuda import SMALLER, Cuda, mebibytes
+from clipdeploy.runtime.trt.cuda import Cuda, mebibytes
 from clipdeploy.runtime.trt.product import NAMES, product_log
 
 STRIPPED = "strip-weights"
@@ -82,24 +82,9 @@ def read_plan(path: Path) -> NDArray[np.uint8]:
     return np.memmap(path, dtype=np.uint8, mode="r")
 
 
-def new_context(loaded: Loaded, cuda: Cuda, path: Path) -> Any:
-    """What runs an engine, with the scratch memory that it needs; raises BackendError where that does not fit."""
-    log = product_log(loaded.module)
-    log.lines.clear()
-    context = loaded.engine.create_execution_context()
-    if context is None:
-        need = mebibytes(loaded.engine.device_memory_size_v2)
-        raise BackendError(
-            f"{loaded.label} cannot make {path} ready, which needs {need} of scratch memory on {cuda.gpu.name}; "
-            f"{cuda.free_memory()} ({said(log)})",
-            fix=SMALLER,
-        )
-    return context
-
-
 def said(log: Any) -> str:
     """The product's latest errors in a line."""
-    lines = (line.splitlines()[0] for line in log.lines if line)
+    lines = (line.splitlines()[0] for line in list(log.lines) if line)  # other threads may be writing to it
     return "; ".join(dict.fromkeys(lines)) or "it gave no reason"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import BackendError, ClipdeployError, MissingExtraError
 from clipdeploy.machine import find_hardware
+from clipdeploy.machine.install import install_line
 
 MODULES: dict[EngineBackend, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 NAMES: dict[EngineBackend, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
@@ -50,7 +51,7 @@ def import_cuda(backend: EngineBackend) -> Any:
         return api
     jetpack = _jetpack_major()
     if jetpack is None:
-        raise MissingExtraError("cuda-python", extra=backend, needed_for=f"running {NAMES[backend]} engines")
+        raise _lacking("cuda-python", backend, f"running {NAMES[backend]} engines")
     # Of CUDA's own major version: one made for a later CUDA does not start on this driver.
     versions = ">=12.6,<13" if jetpack <= 6 else ">=13"
     raise BackendError(
@@ -76,7 +77,16 @@ def missing(backend: EngineBackend) -> ClipdeployError:
             "this Python does not see TensorRT, which JetPack brings for the system's Python",
             fix="sudo apt install python3-libnvinfer, and make virtual environments with --system-site-packages",
         )
-    return MissingExtraError(NAMES[backend], extra=backend, needed_for=f'backend "{backend}"')
+    return _lacking(NAMES[backend], backend, f'backend "{backend}"')
+
+
+def _lacking(library: str, backend: EngineBackend, needed_for: str) -> MissingExtraError:
+    """The error for a library of an extra; where there is a GPU, with the line for its driver."""
+    error = MissingExtraError(library, extra=backend, needed_for=needed_for)
+    hardware = find_hardware()
+    if hardware.has_gpu:  # engines for RTX are also built where there is none
+        error.fix = install_line(backend, hardware)
+    return error
 
 
 def _broken(backend: EngineBackend, error: Exception) -> BackendError:

@@ -16,11 +16,15 @@ from types import ModuleType
 from typing import Any
 
 FUNCTIONS = re.compile(
-    r"cuda(Malloc|Free|Mem(cpy|set|GetInfo)|Stream|Event|Host|Get(Device|Error|Last)|SetDevice|DriverGet|RuntimeGet)\w*$"
+    r"cuda(Malloc|Free|Mem(cpy|set|GetInfo)|Stream|Event|Host|Get(Device|Error|Last)|SetDevice|DriverGet|RuntimeGet|"
+    r"PointerGet|Graph(Instantiate|Launch|Destroy|ExecDestroy))\w*$"
 )
 CONSTANTS = re.compile(r"cuda(Stream|Event|Host|Mem)")
-ENUMS = ("cudaError_t", "cudaMemcpyKind")
-FIELDS = {"cudaDeviceProp": ("name", "major", "minor", "totalGlobalMem", "multiProcessorCount", "integrated")}
+ENUMS = ("cudaError_t", "cudaMemcpyKind", "cudaMemoryType", "cudaStreamCaptureMode")
+FIELDS = {
+    "cudaDeviceProp": ("name", "major", "minor", "totalGlobalMem", "multiProcessorCount", "integrated"),
+    "cudaPointerAttributes": ("type", "device"),
+}
 
 
 def main(version: str, target: str) -> None:
