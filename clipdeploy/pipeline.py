@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,8 +86,8 @@ class VerifyRequest:
     Attributes:
         bundle: the bundle's folder.
         checkpoint: what to compare with; None verifies against the bundle's golden samples, without PyTorch.
-        precision: which graphs.
-        backend: which engine.
+        precision: which graphs; `auto` takes the fastest pair of precision and engine, as `clipdeploy.load` does.
+        backend: which engine; `auto` takes the fastest.
         target: whose graphs, of 8-bit ones; None takes those made for the engine.
         images: pictures to compare on with a checkpoint, in place of the golden ones.
         html: where to write the report as a page.
@@ -112,12 +112,12 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
         OutputError: the folder exists already or cannot be written.
     """
     import clipdeploy.export  # noqa: F401  what is missing is better told now than after minutes of tracing
-    from clipdeploy.runtime.backends import choose_backend
+    from clipdeploy.runtime.backends import ONNXRUNTIME, choose_backend
 
     started = time.perf_counter()
     check_target(request.output, overwrite=request.overwrite)
     if request.simplify or request.verify:
-        choose_backend("auto")
+        choose_backend(ONNXRUNTIME)
     checkpoint = _load(request.checkpoint, progress)
     findings = _preflight(checkpoint, progress)
     with tempfile.TemporaryDirectory() as scratch:
@@ -143,6 +143,7 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     from clipdeploy.verify.page import write_html
 
     bundle = Bundle.open(request.bundle)
+    request = _settled(bundle, request, progress)
     reference = _reference(bundle, request, progress)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -152,6 +153,7 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
             backend=request.backend,
             target=request.target,
             check_hashes=False,
+            self_test=False,  # the ladder is one
             stand_ins=_stand_ins(bundle, request, Path(scratch)),
         ) as clip,
     ):
@@ -161,14 +163,37 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     return report
 
 
+def _settled(bundle: Bundle, request: VerifyRequest, progress: Progress) -> VerifyRequest:
+    """The request with precision and backend by name: what `load` takes for `auto`.
+
+    Where nothing passes the self-test, it is the likely backend: the ladder is there to tell what is wrong.
+    """
+    from clipdeploy.errors import BackendError
+    from clipdeploy.runtime.auto import choose
+    from clipdeploy.runtime.backends import AUTO, choose_backend, parse_backend
+    from clipdeploy.runtime.choose import check_target, parse_precision
+
+    check_target(request.target)
+    backend, precision = parse_backend(request.backend), parse_precision(request.precision)
+    if backend != AUTO and precision is not None:
+        return request
+    progress("choosing a backend", 0, 0)
+    try:
+        chosen = choose(bundle, precision=precision, backend=backend, target=request.target)
+        backend, precision = chosen.backend.name, chosen.precision
+    except BackendError:
+        backend, precision = choose_backend(backend).name, precision or Precision.FP32
+    return replace(request, backend=backend, precision=precision.value)
+
+
 def _stand_ins(bundle: Bundle, request: VerifyRequest, scratch: Path) -> StandIns | None:
     """For bf16, which ONNX Runtime on the CPU does not compute: the graphs with their rounding spelled out."""
-    from clipdeploy.runtime.backends import ONNXRUNTIME, choose_backend
+    from clipdeploy.runtime.backends import ONNXRUNTIME, parse_backend
     from clipdeploy.runtime.choose import StandIns
 
     precision = Precision.parse(request.precision)
     towers = [tower for tower in Tower if precision in bundle.precisions(tower)]
-    if precision is not Precision.BF16 or not towers or choose_backend(request.backend).name != ONNXRUNTIME:
+    if precision is not Precision.BF16 or not towers or parse_backend(request.backend) != ONNXRUNTIME:
         return None
     from clipdeploy.calibration.half import emulated
 
@@ -257,12 +282,13 @@ def _new_reference(checkpoint: Checkpoint, bundle: Bundle) -> Reference:
 
 def _verify_new(reference: Reference, bundle: Bundle, request: ExportRequest, progress: Progress) -> ParityReport:
     """Verify a bundle that is not in its place yet, and put the report into it."""
+    from clipdeploy.runtime.backends import ONNXRUNTIME
     from clipdeploy.runtime.clip import load
     from clipdeploy.verify.ladder import verify
     from clipdeploy.verify.page import write_html
     from clipdeploy.verify.report import to_json
 
-    with load(bundle, check_hashes=False) as clip:
+    with load(bundle, backend=ONNXRUNTIME, check_hashes=False, self_test=False) as clip:
         report = verify(bundle, reference=reference, clip=clip, name=request.output.name, progress=progress)
     if not report.passed:
         raise ParityError(

@@ -47,7 +47,9 @@ def engine(function: F) -> F:
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="onnxruntime; tensorrt or tensorrt-rtx, to run what build-engine built; or auto, which says its choice.",
+        help="What computes: onnxruntime, onnxruntime:cuda, onnxruntime:tensorrt, onnxruntime:tensorrt-rtx; openvino, "
+        "openvino:gpu; tensorrt, tensorrt-rtx, which run what build-engine built. auto: the fastest that answers the "
+        "golden samples rightly, measured once.",
     )(function)
     function = click.option(
         "--target",
@@ -57,10 +59,11 @@ def engine(function: F) -> F:
     )(function)
     return click.option(
         "--precision",
-        type=click.Choice([precision.value for precision in Precision]),
+        type=click.Choice([*(precision.value for precision in Precision), "auto"]),
         default=Precision.FP32.value,
         show_default=True,
-        help="Which graphs of the bundle to run; an encoder that lacks them runs in fp32.",
+        help="Which graphs of the bundle to run; an encoder that lacks them runs in fp32. auto: the fastest that "
+        "answers the golden samples rightly.",
     )(function)
 
 

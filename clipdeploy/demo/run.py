@@ -46,7 +46,7 @@ def run_demo(
     export = export_bundle(request, progress=progress)
     progress("classifying", 0, 0)
     labels = class_names()
-    with load(export.bundle) as clip:
+    with load(export.bundle, backend="onnxruntime") as clip:
         answers, classify_ms = _classify(clip, drawn.paths, drawn.labels, labels)
         searches = _search(clip, drawn.paths)
     page = folder / "index.html"

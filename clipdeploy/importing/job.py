@@ -230,13 +230,14 @@ def _add_findings(findings: tuple[Finding, ...], bundle: Bundle) -> None:
 
 def _verify(request: ImportRequest, folder: _Folder, bundle: Bundle, progress: Progress) -> None:
     """Climb the ladder against the golden samples, and put the report into the bundle."""
+    from clipdeploy.runtime.backends import ONNXRUNTIME
     from clipdeploy.runtime.clip import load
     from clipdeploy.verify.golden_reference import GoldenReference
     from clipdeploy.verify.ladder import verify
     from clipdeploy.verify.page import write_html
     from clipdeploy.verify.report import to_json
 
-    with load(bundle, precision=folder.precision, check_hashes=False) as clip:
+    with load(bundle, precision=folder.precision, backend=ONNXRUNTIME, check_hashes=False, self_test=False) as clip:
         report = verify(
             bundle, reference=GoldenReference(bundle), clip=clip, name=request.output.name, progress=progress
         )

@@ -21,8 +21,8 @@ from clipdeploy.progress import Progress, silent
 from clipdeploy.quantize.page import render
 from clipdeploy.quantize.report import record_text
 from clipdeploy.quantize.samples import prepare
+from clipdeploy.runtime.selftest.recorded import answers_name, inputs_sha256, report_name
 from clipdeploy.spec import Precision, Target, Tower
-from clipdeploy.verify.quantised import answers_name, inputs_sha256, report_name
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,12 @@ def prepare(request: QuantizeRequest, bundle: Bundle, progress: Progress) -> dic
     Raises:
         InputError, CalibrationError: the data is missing or unfit.
     """
+    from clipdeploy.runtime.backends import ONNXRUNTIME
     from clipdeploy.runtime.clip import load
     from clipdeploy.verify.golden import read_golden
 
     golden = read_golden(bundle)
-    with load(bundle, threads=request.threads, check_hashes=False) as clip:
+    with load(bundle, backend=ONNXRUNTIME, threads=request.threads, check_hashes=False, self_test=False) as clip:
         pictures = open_samples(request.data, clip.images, limit=request.samples, seed=request.seed, progress=progress)
         prepared = {}
         if Tower.IMAGE in request.towers:

@@ -7,11 +7,49 @@ from pathlib import Path
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BackendError, InputError
-from clipdeploy.runtime.backends import ONNXRUNTIME, BackendChoice
+from clipdeploy.runtime.backends import AUTO, ONNXRUNTIME, OPENVINO, BackendChoice
 from clipdeploy.spec import Precision, Target, Tower
 
-_TARGET_OF: dict[str, Target] = {ONNXRUNTIME: "cpu", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt"}
-"""What an engine's own 8-bit graphs are made for."""
+
+@dataclass(frozen=True)
+class _Takes:
+    """What graphs a backend takes.
+
+    Attributes:
+        target: what its 8-bit graphs are made for.
+        refused: precisions that it does not compute in, and why not.
+        bf16_from_fp32: whether it rounds the fp32 graph to bf16 by itself.
+        fp16: what is not plain about that, for people.
+    """
+
+    target: Target = "tensorrt"
+    refused: dict[Precision, str] = field(default_factory=dict)
+    bf16_from_fp32: bool = False
+    fp16: str = ""
+
+
+_TAKES: dict[str, _Takes] = {
+    ONNXRUNTIME: _Takes("cpu", {Precision.BF16: "ONNX Runtime on the CPU does not compute in bf16"}),
+    "onnxruntime:cuda": _Takes(
+        refused={
+            precision: "ONNX Runtime on CUDA does not compute in 8 bits, but in float what was rounded to them"
+            for precision in Precision
+            if precision.quantised
+        }
+    ),
+    OPENVINO: _Takes(
+        refused={Precision.FP8: "OpenVINO on the CPU does not compute in fp8"},
+        bf16_from_fp32=True,
+        fp16="16-bit weights, computed in float32",
+    ),
+    "openvino:gpu": _Takes(
+        refused={
+            Precision.BF16: "OpenVINO on a GPU is run in fp32, fp16 and int8 only",
+            Precision.FP8: "OpenVINO on a GPU is run in fp32, fp16 and int8 only",
+        },
+    ),
+}
+"""What is not here takes everything, with 8-bit graphs made for TensorRT."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +62,7 @@ class GraphChoice:
         precision: its number format, which may be fp32 where the encoder has no other.
         target: what it is made for, None where it runs anywhere.
         note: what is not plain about it, for people; often empty.
+        as_written: whether Q/DQ must be computed as they are written, since the graph is another engine's.
     """
 
     name: str
@@ -31,11 +70,7 @@ class GraphChoice:
     precision: Precision
     target: Target | None
     note: str = ""
-
-    @property
-    def as_written(self) -> bool:
-        """Whether Q/DQ must be computed as they are written, since the graph is another engine's."""
-        return self.target == "tensorrt"
+    as_written: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +97,8 @@ def choose_graphs(
     """The graph of every encoder in the bundle.
 
     An encoder that has no graph in `precision` runs in fp32, as text encoders do that nobody quantised; one of them at
-    least must have it. A graph with 8 bits is taken for its target only.
+    least must have it. A graph with 8 bits is taken for its target only. An engine that rounds to bf16 by itself takes
+    the fp32 graphs for it.
 
     Args:
         bundle: opened.
@@ -77,38 +113,89 @@ def choose_graphs(
         BackendError: the engine does not compute in it.
     """
     instead = stand_ins or StandIns()
-    wanted = (target or _TARGET_OF.get(backend.name)) if precision.quantised else None
-    if wanted == "cpu" and backend.name != ONNXRUNTIME:
+    takes = _TAKES.get(backend.name, _Takes())
+    wanted = (target or takes.target) if precision.quantised else None
+    if wanted == "cpu" and takes.target != "cpu":
         raise InputError(
-            f"{backend.name} runs no graphs that are made for processors", fix='leave target away, or pass "tensorrt"'
+            f"{backend.name} runs no 8-bit graphs of target cpu: they are made for ONNX Runtime on processors",
+            fix='leave target away, or pass "tensorrt"',
         )
     towers = [tower for tower in Tower if bundle.precisions(tower)]
-    having = [tower for tower in towers if precision in bundle.precisions(tower)]
-    if having and precision is Precision.BF16 and backend.name == ONNXRUNTIME and not instead.graphs:
-        raise BackendError(
-            "ONNX Runtime on the CPU does not compute in bf16",
-            fix=f"use fp32 here; whether the graph is right, tells: clipdeploy verify {bundle.folder} --precision bf16",
-        )
+    rounds = precision is Precision.BF16 and takes.bf16_from_fp32 and not instead.graphs
+    stored = Precision.FP32 if rounds else precision
+    having = [tower for tower in towers if stored in bundle.precisions(tower)]
+    if having and precision in takes.refused and not instead.graphs:
+        raise BackendError(takes.refused[precision], fix=_way_out(bundle, precision, backend))
+    if rounds:
+        _require_bf16(backend)
     chosen = {}
     for tower in towers:
-        own = precision if tower in having or not having else Precision.FP32
+        own = stored if tower in having or not having else Precision.FP32
         name = bundle.graph_name(tower, own, wanted if own is precision else None)
-        made_for, note = bundle.manifest.files[name].target, ""
-        if own is not precision:
+        made_for, note, as_written = bundle.manifest.files[name].target, "", False
+        if own is not stored:
             note = f"{own.value}, since there is no {precision.value} graph"
         elif tower in instead.graphs:
             note = instead.reason
-        elif made_for == "tensorrt" and backend.name == ONNXRUNTIME:
+        elif made_for == "tensorrt" and takes.target == "cpu":
+            as_written = True
             note = "made for TensorRT, computed here as it is written: to check it, not for speed"
+        elif own is Precision.FP16:
+            note = takes.fp16
         path = instead.graphs.get(tower, bundle.path(name))
-        chosen[tower] = GraphChoice(name, path, own, made_for, note)
+        computed = precision if own is stored else own
+        chosen[tower] = GraphChoice(name, path, computed, made_for, note, as_written)
     return chosen
+
+
+def computes(backend: str, precision: Precision) -> bool:
+    """Whether a backend computes in a precision, as far as its name alone tells."""
+    return precision not in _TAKES.get(backend, _Takes()).refused
+
+
+def rounds_by_itself(backend: str, precision: Precision) -> bool:
+    """Whether a backend computes the fp32 graph in this precision, so that the bundle needs no graph of it."""
+    return precision is Precision.BF16 and _TAKES.get(backend, _Takes()).bf16_from_fp32
 
 
 def told(choice: BackendChoice, graphs: dict[Tower, GraphChoice]) -> BackendChoice:
     """The engine's choice, with what is not plain about the graphs."""
-    notes = [f"{tower.value} encoder: {graph.note}" for tower, graph in graphs.items() if graph.note]
-    return BackendChoice(choice.name, "; ".join([choice.reason, *notes]))
+    notes = {tower: graph.note for tower, graph in graphs.items() if graph.note}
+    if len(notes) > 1 and len(set(notes.values())) == 1:
+        said = [f"both encoders: {next(iter(notes.values()))}"]
+    else:
+        said = [f"{tower.value} encoder: {note}" for tower, note in notes.items()]
+    return BackendChoice(choice.name, "; ".join([choice.reason, *said]))
+
+
+def parse_precision(value: str | Precision) -> Precision | None:
+    """A precision from its name, None for `auto`; raises InputError with the accepted names."""
+    if value == AUTO:
+        return None
+    try:
+        return Precision.parse(value)
+    except InputError as error:
+        raise InputError(f"{error.message}, {AUTO}") from None
+
+
+def _require_bf16(backend: BackendChoice) -> None:
+    """Raise BackendError where the device of an engine that rounds by itself does not compute in bf16."""
+    from clipdeploy.runtime.ov.product import require_device, settings
+
+    settings(require_device(backend.device), Precision.BF16, None)
+
+
+def _way_out(bundle: Bundle, precision: Precision, backend: BackendChoice) -> str:
+    """What to do about a precision that the engine does not compute in."""
+    if backend.name == ONNXRUNTIME:
+        return (
+            'use fp32 here, or backend "openvino" on a processor that has it; whether the graph is right, tells: '
+            f"clipdeploy verify {bundle.folder} --backend {backend.name} --precision {precision.value}"
+        )
+    if backend.engine == OPENVINO:
+        others = "int8" if backend.device == "gpu" else "int8 or bf16"
+        return f"use {others}, or run it in TensorRT"
+    return 'use fp16 here; int8 runs in "onnxruntime" on the CPU, "onnxruntime:tensorrt", "openvino" and "tensorrt"'
 
 
 def check_target(target: str | None) -> None:

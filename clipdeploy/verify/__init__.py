@@ -10,11 +10,12 @@ Nothing here needs PyTorch but `CheckpointReference` and `write_golden`, which a
 
 from __future__ import annotations
 
+from clipdeploy.runtime.selftest.gates import FP32_GATES, Gates
 from clipdeploy.verify.golden import Golden, load_pictures, read_golden, write_golden
 from clipdeploy.verify.golden_reference import GoldenReference
 from clipdeploy.verify.ladder import verify
 from clipdeploy.verify.page import write_html
-from clipdeploy.verify.records import FP32_GATES, STAGES, Check, Finding, Gates, ParityReport, Sample, Stage
+from clipdeploy.verify.records import STAGES, Check, Finding, ParityReport, Sample, Stage
 from clipdeploy.verify.reference import CheckpointReference, Picture, Reference
 from clipdeploy.verify.report import from_json, rows, text_table, to_json
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdeploy.runtime.selftest.measure import Floats, drift
 from clipdeploy.spec import TokenSpec, Tower
-from clipdeploy.verify.measure import Floats, drift
 
 EXPORT_AGAIN = "export the checkpoint again with this version of clipdeploy, then verify"
 

@@ -1,40 +1,38 @@
 """Golden samples: a few pictures and texts in the bundle, with what the checkpoint itself made of them.
 
-    golden/golden.json      what there is: names, sizes, hashes, the libraries that made it (`GoldenIndex`)
-    golden/golden.npz       crops (K, H, W, 3) uint8; input_ids (T, L) int64;
-                            image_embeds (K, D), text_embeds (T, D) float32
-    golden/*.png, *.jpg     the pictures
-
-With them a device without PyTorch can verify its bundle. The normalised pixels are not stored: they follow from
-the crops, and their hash tells that they follow exactly.
+`clipdeploy.runtime.selftest.golden` says which files they are and reads them; here they are made. With them a device
+without PyTorch can verify its bundle. The normalised pixels are not stored: they follow from the crops, and their hash
+tells that they follow exactly.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle
-from clipdeploy.errors import BundleCorruptError, ExportError, ImageError
+from clipdeploy.errors import ExportError, ImageError
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.image import open_image
-from clipdeploy.spec import ModelSpec, PixelSpec, from_dict, to_dict
+from clipdeploy.runtime.selftest.golden import (
+    FORMAT,
+    GoldenIndex,
+    GoldenPicture,
+    GoldenText,
+    array_sha256,
+    check_same,
+    read_samples,
+)
+from clipdeploy.spec import ModelSpec, PixelSpec, to_dict
 from clipdeploy.verify.measure import normalise
 from clipdeploy.verify.pictures import paint_pictures
 from clipdeploy.verify.reference import CheckpointReference, Original, Picture
-
-FORMAT = 1
-INDEX = "golden/golden.json"
-ARRAYS = "golden/golden.npz"
 
 GOLDEN_TEXTS: tuple[str, ...] = (
     "a photo of a cat",
@@ -61,45 +59,6 @@ GOLDEN_TEXTS: tuple[str, ...] = (
 )
 """Plain, upper case, punctuation, entities, accents, white space, empty, one token, one too long; other scripts, with
 letters that lower case and composition change; and special tokens spelled out."""
-
-_EXPORT_AGAIN = "copy the bundle again, whole, from where it was made, or export the checkpoint again"
-
-
-@dataclass(frozen=True)
-class GoldenPicture:
-    """A golden picture: file `name` in golden/, its own size and mode, and the hash of the reference's crop."""
-
-    name: str
-    width_px: int
-    height_px: int
-    mode: str
-    crop_sha256: str
-
-
-@dataclass(frozen=True)
-class GoldenText:
-    """A golden text and the hash of its (L,) int64 little-endian token ids."""
-
-    text: str
-    ids_sha256: str
-
-
-@dataclass(frozen=True)
-class GoldenIndex:
-    """The content of golden.json.
-
-    Attributes:
-        pixels_sha256: of all (K, 3, H, W) float32 little-endian normalised pixels, as the reference made them.
-        embeds_sha256: of the image embeddings' bytes followed by the text embeddings'.
-        tools: versions of the libraries that made the samples.
-    """
-
-    format: int
-    pictures: tuple[GoldenPicture, ...]
-    texts: tuple[GoldenText, ...]
-    pixels_sha256: str
-    embeds_sha256: str
-    tools: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,23 +134,24 @@ def write_golden(
 def read_golden(bundle: Bundle) -> Golden:
     """The bundle's golden samples; every hash, shape and dtype is checked.
 
+    The pixels are normalised here, apart from the runtime, whose own normalisation is held against them.
+
     Raises:
         BundleCorruptError: there are none, or what is there is not what was written.
     """
-    if INDEX not in bundle.manifest.files:
-        raise BundleCorruptError(f"bundle {bundle.folder} holds no golden samples", fix="export the checkpoint again")
-    index = _read_index(bundle)
-    arrays = _read_arrays(bundle, index)
-    pictures = tuple(Picture(note.name, bundle.path(f"golden/{note.name}")) for note in index.pictures)
-    pixels = normalise(arrays["crops"], bundle.model.pixels)
-    _same(bundle, "the normalised pixels", _sha256(pixels), index.pixels_sha256)
-    for note, crop in zip(index.pictures, arrays["crops"], strict=True):
-        _same(bundle, f"the crop of {note.name}", _sha256(crop), note.crop_sha256)
-    for text, ids in zip(index.texts, arrays["input_ids"], strict=True):
-        _same(bundle, f"the token ids of {text.text!r}", _sha256(ids), text.ids_sha256)
-    _same(bundle, "the embeddings", _sha256(arrays["image_embeds"], arrays["text_embeds"]), index.embeds_sha256)
+    samples = read_samples(bundle)
+    index = samples.index
+    pixels = normalise(samples.crops, bundle.model.pixels)
+    check_same(bundle, "the normalised pixels", array_sha256(pixels), index.pixels_sha256)
     return Golden(
-        pictures=pictures, texts=tuple(t.text for t in index.texts), pixels=pixels, tools=index.tools, **arrays
+        pictures=tuple(Picture(note.name, bundle.path(f"golden/{note.name}")) for note in index.pictures),
+        texts=tuple(note.text for note in index.texts),
+        crops=samples.crops,
+        pixels=pixels,
+        input_ids=samples.input_ids,
+        image_embeds=samples.image_embeds,
+        text_embeds=samples.text_embeds,
+        tools=index.tools,
     )
 
 
@@ -219,13 +179,13 @@ def _index(reference: CheckpointReference, spec: ModelSpec, tools: Mapping[str, 
     notes = []
     for picture, crop in zip(reference.pictures, reference.crops, strict=True):
         with picture.open() as image:
-            notes.append(GoldenPicture(picture.name, image.width, image.height, image.mode, _sha256(crop)))
+            notes.append(GoldenPicture(picture.name, image.width, image.height, image.mode, array_sha256(crop)))
     return GoldenIndex(
         format=FORMAT,
         pictures=tuple(notes),
-        texts=tuple(GoldenText(t, _sha256(i)) for t, i in zip(reference.texts, reference.tokens, strict=True)),
-        pixels_sha256=_sha256(reference.pixels),
-        embeds_sha256=_sha256(reference.image_embeds, reference.text_embeds),
+        texts=tuple(GoldenText(t, array_sha256(i)) for t, i in zip(reference.texts, reference.tokens, strict=True)),
+        pixels_sha256=array_sha256(reference.pixels),
+        embeds_sha256=array_sha256(reference.image_embeds, reference.text_embeds),
         tools=dict(tools),
     )
 
@@ -251,61 +211,3 @@ def _copy_users(images: Sequence[str | Path], folder: Path) -> list[Picture]:
             raise ImageError(f"cannot read {path}: {error}", fix="name a picture file that exists") from error
         pictures.append(Picture(name, folder / name))
     return pictures
-
-
-def _read_index(bundle: Bundle) -> GoldenIndex:
-    try:
-        index = from_dict(GoldenIndex, json.loads(bundle.path(INDEX).read_text(encoding="utf-8")), where=INDEX)
-    except (OSError, ValueError) as error:  # InputError is a ValueError
-        raise BundleCorruptError(
-            f"bundle {bundle.folder}: {INDEX} cannot be read: {error}", fix=_EXPORT_AGAIN
-        ) from error
-    if index.format != FORMAT:
-        raise BundleCorruptError(
-            f"bundle {bundle.folder}: {INDEX} has format {index.format}, expected {FORMAT}",
-            fix="export the checkpoint again, or use the clipdeploy that wrote this bundle",
-        )
-    return index
-
-
-def _read_arrays(bundle: Bundle, index: GoldenIndex) -> dict[str, NDArray[Any]]:
-    """The arrays of golden.npz, of the shapes and dtypes that index and manifest ask for."""
-    spec, k, t = bundle.model, len(index.pictures), len(index.texts)
-    expected: dict[str, tuple[tuple[int, ...], type]] = {
-        "crops": ((k, spec.pixels.height, spec.pixels.width, 3), np.uint8),
-        "input_ids": ((t, spec.tokens.context_length), np.int64),
-        "image_embeds": ((k, spec.embed_dim), np.float32),
-        "text_embeds": ((t, spec.embed_dim), np.float32),
-    }
-    try:
-        with bundle.path(ARRAYS).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in expected}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleCorruptError(
-            f"bundle {bundle.folder}: {ARRAYS} cannot be read: {error}", fix=_EXPORT_AGAIN
-        ) from error
-    for name, (shape, dtype) in expected.items():
-        if arrays[name].shape != shape or arrays[name].dtype != dtype:
-            raise BundleCorruptError(
-                f"bundle {bundle.folder}: {name} in {ARRAYS} is {arrays[name].shape} {arrays[name].dtype}, "
-                f"expected {shape} {np.dtype(dtype)}",
-                fix=_EXPORT_AGAIN,
-            )
-    return arrays
-
-
-def _same(bundle: Bundle, what: str, actual: str, expected: str) -> None:
-    if actual != expected:
-        raise BundleCorruptError(
-            f"bundle {bundle.folder}: golden sample altered: {what} has sha256 {actual[:12]}..., "
-            f"expected {expected[:12]}...",
-            fix=_EXPORT_AGAIN,
-        )
-
-
-def _sha256(*arrays: NDArray[Any]) -> str:
-    """Over the arrays' values in C order, little-endian, so that every machine gets the same."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()

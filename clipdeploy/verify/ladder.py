@@ -16,19 +16,18 @@ import numpy as np
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import ClipdeployError, InputError
 from clipdeploy.progress import Progress, silent
+from clipdeploy.runtime.selftest.gates import Gates, gates_of, loosest, tower_gates
+from clipdeploy.runtime.selftest.measure import Floats, finite
+from clipdeploy.runtime.selftest.recorded import read_recorded
 from clipdeploy.verify import stages
-from clipdeploy.verify.measure import Floats, finite
 from clipdeploy.verify.notes import picture_notes
-from clipdeploy.verify.quantised import loosest, read_recorded, tower_gates
 from clipdeploy.verify.records import (
     SCHEMA_VERSION,
     STAGES,
     Finding,
-    Gates,
     ParityReport,
     Stage,
     StageName,
-    gates_of,
 )
 from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, made_with
 from clipdeploy.verify.stages import Outcome, Subject
@@ -124,9 +123,7 @@ def verify(
 def _climb(name: StageName, subject: Subject, earlier: Sequence[StageName]) -> Stage:
     """Run one stage and time it; a stage that cannot be run has failed."""
     began = time.perf_counter()
-    tower = stages.TOWERS.get(name)
-    if tower is not None and tower in subject.clip.unbuilt:
-        skipped = f"the {tower.value} encoder has no engine and was not verified; {subject.clip.unbuilt[tower]}"
+    if skipped := subject.unverified(name):
         return Stage(name, (), (), None, (), 0.0, skipped)
     try:
         with np.errstate(all="ignore"):  # what is not finite is found and reported, not warned of

@@ -11,20 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.errors import ParityError
+from clipdeploy.runtime.selftest.gates import ENGINE_COSINE, Gates
+from clipdeploy.runtime.selftest.measure import Floats, drift, finite, spread_kept, worst_index
+from clipdeploy.runtime.selftest.recorded import Recorded, inputs_sha256
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import causes
-from clipdeploy.verify.measure import (
-    Floats,
-    drift,
-    finite,
-    picks_alone,
-    run_alone,
-    run_batches,
-    spread_kept,
-    worst_index,
-)
-from clipdeploy.verify.quantised import ENGINE_COSINE, Recorded, inputs_sha256
-from clipdeploy.verify.records import Check, Finding, Gates, Sample, StageName
+from clipdeploy.verify.measure import picks_alone, run_alone, run_batches
+from clipdeploy.verify.records import Check, Finding, Sample, StageName
 from clipdeploy.verify.reference import Reference
 
 if TYPE_CHECKING:
@@ -58,6 +51,22 @@ class Subject:
     recorded: Mapping[Tower, Recorded] = field(default_factory=dict)
 
     @cached_property
+    def absent(self) -> dict[Tower, str]:
+        """The encoders that do not run here, each with what it has not."""
+        unbuilt = dict.fromkeys(self.clip.unbuilt, "no engine")
+        return unbuilt | {tower: "no graph in the bundle" for tower in Tower if tower not in self.clip.precisions}
+
+    def unverified(self, name: StageName) -> str:
+        """Why there is nothing to verify in a stage; empty where there is."""
+        if name == "tokens" and Tower.TEXT not in self.clip.precisions:
+            return "the bundle has no text encoder, and its tokenizer was not verified"
+        tower = TOWERS.get(name)
+        if tower not in self.absent:
+            return ""
+        told = f"the {tower.value} encoder has {self.absent[tower]} and was not verified"
+        return f"{told}; {self.clip.unbuilt[tower]}" if tower in self.clip.unbuilt else told
+
+    @cached_property
     def crops(self) -> list[NDArray[np.uint8]]:
         """Our own crop of every picture."""
         return [np.asarray(self.clip.images.crop(picture.path)) for picture in self.reference.pictures]
@@ -69,13 +78,13 @@ class Subject:
 
     @cached_property
     def cosines(self) -> Floats:
-        """(K, T) end to end: our crops, pixels, tokens and towers; of a tower without an engine the reference's."""
+        """(K, T) end to end: our crops, pixels, tokens and towers; of a tower that does not run the reference's."""
         k, t, dim = len(self.reference.pictures), len(self.reference.texts), self.clip.spec.embed_dim
         images, texts = self.reference.image_embeds, self.reference.text_embeds
-        if Tower.IMAGE not in self.clip.unbuilt:
+        if Tower.IMAGE not in self.absent:
             pixels = self.clip.images.normalize(np.stack(self.crops))
             images = run_batches(self.clip.encode_pixels, pixels, (k, dim))
-        if Tower.TEXT not in self.clip.unbuilt:
+        if Tower.TEXT not in self.absent:
             texts = run_batches(self.clip.encode_tokens, self.tokens, (t, dim))
         return np.asarray(images.astype(np.float64) @ texts.astype(np.float64).T)
 
@@ -83,8 +92,8 @@ class Subject:
     def half(self) -> tuple[str, ...]:
         """A note where one side of the cosines is not ours."""
         return tuple(
-            f"the {tower.value} embeddings are the reference's: the {tower.value} encoder has no engine"
-            for tower in self.clip.unbuilt
+            f"the {tower.value} embeddings are the reference's: the {tower.value} encoder has {lacking}"
+            for tower, lacking in self.absent.items()
         )
 
     @cached_property

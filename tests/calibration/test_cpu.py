@@ -48,7 +48,7 @@ class Made:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     bundle: Path = request.getfixturevalue("vit_bundle" if request.param == "vit" else "demo_bundle")
     folder = tmp_path_factory.mktemp(f"cpu-{request.param}")
-    clip = clipdeploy.load(bundle)
+    clip = clipdeploy.load(bundle, backend="onnxruntime")
     seen = clip.images(write_images(folder / "seen", count=96, split="seen", seed=5).paths)
     pixels = clip.images(write_images(folder / "new", count=192, seed=9).paths)
     source, graph = bundle / "visual.onnx", folder / "visual_int8.onnx"
@@ -139,7 +139,7 @@ def test_neighbours_are_those_that_a_product_adds() -> None:
 
 
 def test_pixels_are_never_clipped(vit_bundle: Path) -> None:
-    spec = clipdeploy.load(vit_bundle).spec.pixels
+    spec = clipdeploy.load(vit_bundle, backend="onnxruntime").spec.pixels
     found = pixel_range(spec)
     assert found.high == max((1 - m) / s for m, s in zip(spec.mean, spec.std, strict=True))
     assert found.low == min((0 - m) / s for m, s in zip(spec.mean, spec.std, strict=True))

@@ -61,7 +61,7 @@ def hard(vit_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Hard:
     pictures = [
         render(sample_scene(np.random.default_rng([5, i]), pair=pair, clear=True)) for i, pair in enumerate(PAIRS)
     ]
-    with clipdeploy.load(vit_bundle) as clip:
+    with clipdeploy.load(vit_bundle, backend="onnxruntime") as clip:
         texts = clip.encode_text([TEMPLATE.format(class_name(pair)) for pair in PAIRS])
         pixels = clip.images(pictures)
     recipe = make_hard_bundle(vit_bundle, folder, probe=pixels[:32])

@@ -31,8 +31,8 @@ from clipdeploy.errors import (
 )
 from clipdeploy.pipeline import VerifyRequest, verify_bundle
 from clipdeploy.quantize import QuantizeOutcome, QuantizeRequest, quantize_bundle
+from clipdeploy.runtime.selftest.recorded import answers_name, report_name
 from clipdeploy.spec import Precision, Target, Tower
-from clipdeploy.verify.quantised import answers_name, report_name
 from tests.hard_checkpoint import make_hard_bundle
 
 PICTURES = 96
@@ -100,7 +100,9 @@ def test_verify_holds_it_against_fp32_and_against_onnx_runtime(
     quantised: dict[Any, QuantizeOutcome], kind: Any
 ) -> None:
     precision, target = kind
-    report = verify_bundle(VerifyRequest(folder_of(quantised), precision=precision, target=target))
+    report = verify_bundle(
+        VerifyRequest(folder_of(quantised), precision=precision, target=target, backend="onnxruntime")
+    )
     assert report.passed, report.summary
     assert report.precisions == {"image": precision, "text": "fp32"}
     image, text = report.stage("image_tower"), report.stage("text_tower")
@@ -116,24 +118,24 @@ def test_verify_holds_it_against_fp32_and_against_onnx_runtime(
 
 def test_a_graph_is_never_passed_off_for_another_target(quantised: dict[Any, QuantizeOutcome], tmp_path: Path) -> None:
     folder = folder_of(quantised)
-    with clipdeploy.load(folder, precision="int8") as clip:
+    with clipdeploy.load(folder, precision="int8", backend="onnxruntime") as clip:
         assert clip.graphs[Tower.IMAGE].name == "visual_int8_cpu.onnx"
         assert clip.precisions == {Tower.IMAGE: Precision.INT8, Tower.TEXT: Precision.FP32}
         assert "text encoder: fp32, since there is no int8 graph" in clip.backend.reason
     with pytest.raises(InputError, match="for tensorrt, none for cpu") as caught:
-        clipdeploy.load(folder, precision="fp8")
+        clipdeploy.load(folder, precision="fp8", backend="onnxruntime")
     assert "--target tensorrt" in (caught.value.fix or "")
-    with clipdeploy.load(folder, precision="fp8", target="tensorrt") as clip:
+    with clipdeploy.load(folder, precision="fp8", target="tensorrt", backend="onnxruntime") as clip:
         assert "computed here as it is written" in clip.backend.reason
         assert clip.classify(np.zeros((64, 64, 3), np.uint8), ["a", "b"]).label
     with pytest.raises(BackendError, match="does not compute in bf16"):
-        clipdeploy.load(folder, precision="bf16")
+        clipdeploy.load(folder, precision="bf16", backend="onnxruntime")
     only = tmp_path / "only"
     shutil.copytree(folder, only)
     bundle = Bundle.open(only)
     bundle.add_all([], without=["visual_int8_cpu.onnx"])
     with pytest.raises(InputError, match="int8 graph of the image tower for tensorrt, none for cpu") as caught:
-        clipdeploy.load(only, precision="int8")
+        clipdeploy.load(only, precision="int8", backend="onnxruntime")
     assert f"clipdeploy quantize {only} --precision int8 --target cpu" in (caught.value.fix or "")
 
 
@@ -153,7 +155,7 @@ def test_the_engines_fault_is_told_from_the_quantisers(quantised: dict[Any, Quan
 
     def cause(files: list[NewFile]) -> str:
         Bundle.open(folder).add_all(files)
-        report = verify_bundle(VerifyRequest(folder, precision="int8"))
+        report = verify_bundle(VerifyRequest(folder, precision="int8", backend="onnxruntime"))
         assert report.first_drift == "image_tower"
         finding = report.stage("image_tower").finding
         assert finding is not None
@@ -164,7 +166,7 @@ def test_the_engines_fault_is_told_from_the_quantisers(quantised: dict[Any, Quan
     from clipdeploy.verify.golden import read_golden
 
     pixels = read_golden(bundle).pixels
-    with clipdeploy.load(folder, precision="int8") as clip:
+    with clipdeploy.load(folder, precision="int8", backend="onnxruntime", self_test=False) as clip:
         np.savez(tmp_path / "answers.npz", **{**stored, "embeds": clip.encode_pixels(pixels)})
     answers = NewFile(answers_name(name), tmp_path / "answers.npz", "golden", "tests")
     assert cause([answers]).startswith("the quantiser: ONNX Runtime answers the same")
@@ -173,7 +175,7 @@ def test_the_engines_fault_is_told_from_the_quantisers(quantised: dict[Any, Quan
 def test_the_hard_checkpoint_holds_the_default_budget_where_naive_int8_does_not(
     vit_bundle: Path, data: Path, tmp_path: Path
 ) -> None:
-    with clipdeploy.load(vit_bundle) as clip:
+    with clipdeploy.load(vit_bundle, backend="onnxruntime") as clip:
         probe = clip.images(sorted(data.rglob("*.jpg"))[:32])
     make_hard_bundle(vit_bundle, tmp_path / "hard", probe=probe)
     for precision, target in (("int8", "tensorrt"), ("int8", "cpu"), ("fp8", "tensorrt"), ("fp16", None)):
@@ -185,7 +187,7 @@ def test_the_hard_checkpoint_holds_the_default_budget_where_naive_int8_does_not(
             assert result.recipe.smooth
         if precision == "fp16":
             assert any("reaches" in why for _, why in result.float32)  # its residual stream overflows
-    report = verify_bundle(VerifyRequest(tmp_path / "hard", precision="int8"))
+    report = verify_bundle(VerifyRequest(tmp_path / "hard", precision="int8", backend="onnxruntime"))
     assert report.passed, report.summary
 
 
@@ -211,7 +213,7 @@ def test_both_encoders_and_blocks_given_back(vit_bundle: Path, data: Path, tmp_p
     assert text.samples.coverage["given"] == 2
     bundle = Bundle.open(folder)
     assert bundle.targets(Tower.TEXT, Precision.INT8) == ["tensorrt"]
-    with clipdeploy.load(folder, precision="int8", target="tensorrt") as clip:
+    with clipdeploy.load(folder, precision="int8", target="tensorrt", backend="onnxruntime") as clip:
         assert set(clip.precisions.values()) == {Precision.INT8}
 
 

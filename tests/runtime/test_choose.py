@@ -12,8 +12,8 @@ pytest.importorskip("onnxruntime", reason="running graphs needs the extra: pip i
 import clipdeploy
 from clipdeploy.bundle import Bundle, NewFile
 from clipdeploy.errors import BackendError, InputError
-from clipdeploy.runtime.backends import choose_backend
-from clipdeploy.runtime.choose import StandIns, choose_graphs
+from clipdeploy.runtime.backends import BACKENDS, BackendChoice, choose_backend, parse_backend
+from clipdeploy.runtime.choose import StandIns, choose_graphs, computes, parse_precision, told
 from clipdeploy.spec import Precision, Target, Tower
 from tests.bundles import make_bundle
 
@@ -27,6 +27,12 @@ def bundle_with(folder: Path, *graphs: tuple[Tower, Precision, Target | None]) -
     return bundle
 
 
+@pytest.fixture(autouse=True)
+def bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever processor the tests run on, it computes in bf16."""
+    monkeypatch.setattr("clipdeploy.runtime.choose._require_bf16", lambda backend: None)
+
+
 def test_names() -> None:
     assert Tower.IMAGE.graph_name(Precision.INT8, "tensorrt") == "visual_int8.onnx"
     assert Tower.IMAGE.graph_name(Precision.INT8, "cpu") == "visual_int8_cpu.onnx"
@@ -35,7 +41,7 @@ def test_names() -> None:
 
 def test_an_encoder_that_lacks_the_precision_runs_in_fp32_and_that_is_told(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path / "b", (Tower.IMAGE, Precision.FP16, None))
-    with clipdeploy.load(bundle, precision="fp16") as clip:
+    with clipdeploy.load(bundle, precision="fp16", backend="onnxruntime") as clip:
         assert clip.precision is Precision.FP16
         assert clip.precisions == {Tower.IMAGE: Precision.FP16, Tower.TEXT: Precision.FP32}
         assert clip.backend.reason.endswith("text encoder: fp32, since there is no fp16 graph")
@@ -62,11 +68,11 @@ def test_a_graph_whose_maker_does_not_tell_its_target_is_taken(tmp_path: Path) -
 def test_refusals(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path / "b", (Tower.IMAGE, Precision.INT8, "tensorrt"), (Tower.IMAGE, Precision.BF16, None))
     with pytest.raises(InputError, match="for tensorrt, none for cpu"):
-        clipdeploy.load(bundle, precision="int8")
+        clipdeploy.load(bundle, precision="int8", backend="onnxruntime")
     with pytest.raises(BackendError, match="does not compute in bf16"):
-        clipdeploy.load(bundle, precision="bf16")
+        clipdeploy.load(bundle, precision="bf16", backend="onnxruntime")
     with pytest.raises(InputError, match="holds no fp8 graph of the image tower; it holds: fp32, bf16, int8") as caught:
-        clipdeploy.load(bundle, precision="fp8")
+        clipdeploy.load(bundle, precision="fp8", backend="onnxruntime")
     assert "clipdeploy quantize" in (caught.value.fix or "")
     with pytest.raises(InputError, match="unknown target"):
         clipdeploy.load(bundle, target="gpu")  # type: ignore[arg-type]
@@ -75,6 +81,113 @@ def test_refusals(tmp_path: Path) -> None:
 def test_a_stand_in_is_loaded_and_told(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path / "b", (Tower.IMAGE, Precision.BF16, None))
     instead = StandIns({Tower.IMAGE: bundle.graph(Tower.IMAGE)}, "emulated")
-    with clipdeploy.load(bundle, precision="bf16", stand_ins=instead) as clip:
+    with clipdeploy.load(bundle, precision="bf16", backend="onnxruntime", stand_ins=instead) as clip:
         assert clip.graph(Tower.IMAGE).note == "emulated"
         assert "image encoder: emulated" in clip.backend.reason
+
+
+ALL = [
+    (Tower.IMAGE, Precision.FP16, None),
+    (Tower.IMAGE, Precision.BF16, None),
+    (Tower.IMAGE, Precision.INT8, "tensorrt"),
+    (Tower.IMAGE, Precision.INT8, "cpu"),
+    (Tower.IMAGE, Precision.FP8, "tensorrt"),
+]
+INT8, CPU_INT8, FP8 = "visual_int8.onnx", "visual_int8_cpu.onnx", "visual_fp8.onnx"
+FP16, BF16, FP32 = "visual_fp16.onnx", "visual_bf16.onnx", "visual.onnx"
+REFUSED = None
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with all graphs of the image encoder."""
+    return bundle_with(tmp_path_factory.mktemp("choose") / "b", *ALL)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("backend", "fp16", "bf16", "int8", "fp8"),
+    [
+        ("onnxruntime", FP16, REFUSED, CPU_INT8, "only for tensorrt"),
+        ("onnxruntime:cuda", FP16, BF16, REFUSED, REFUSED),
+        ("onnxruntime:tensorrt", FP16, BF16, INT8, FP8),
+        ("onnxruntime:tensorrt-rtx", FP16, BF16, INT8, FP8),
+        ("openvino", FP16, FP32, INT8, REFUSED),
+        ("openvino:gpu", FP16, REFUSED, INT8, REFUSED),
+        ("tensorrt", FP16, BF16, INT8, FP8),
+        ("tensorrt-rtx", FP16, BF16, INT8, FP8),
+    ],
+)
+def test_which_graph_each_backend_takes(
+    every: Bundle, backend: str, fp16: str | None, bf16: str | None, int8: str | None, fp8: str | None
+) -> None:
+    expected = {Precision.FP32: FP32, Precision.FP16: fp16, Precision.BF16: bf16, Precision.INT8: int8}
+    choice = BackendChoice(backend, "asked for")
+    for precision, name in {**expected, Precision.FP8: fp8}.items():
+        assert computes(backend, precision) is (name is not REFUSED)
+        if name is REFUSED:
+            with pytest.raises(BackendError, match=r"OpenVINO|ONNX Runtime") as caught:
+                choose_graphs(every, precision, choice)
+            assert caught.value.fix
+        elif name == "only for tensorrt":
+            with pytest.raises(InputError, match="for tensorrt, none for cpu"):
+                choose_graphs(every, precision, choice)
+        else:
+            graphs = choose_graphs(every, precision, choice)
+            assert (graphs[Tower.IMAGE].name, graphs[Tower.IMAGE].precision) == (name, precision)
+            assert not graphs[Tower.IMAGE].as_written
+            assert graphs[Tower.TEXT].name == "textual.onnx"
+
+
+def test_openvino_rounds_the_fp32_graphs_to_bf16_itself(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path / "b")
+    graphs = choose_graphs(bundle, Precision.BF16, BackendChoice("openvino", ""))
+    assert {graph.precision for graph in graphs.values()} == {Precision.BF16}
+    assert [graph.path for graph in graphs.values()] == [bundle.graph(tower) for tower in graphs]
+    with pytest.raises(InputError, match="no bf16 graph"):
+        choose_graphs(bundle, Precision.BF16, BackendChoice("onnxruntime:cuda", ""))
+
+
+def test_graphs_for_processors_are_onnx_runtimes_alone(every: Bundle) -> None:
+    for backend in BACKENDS:
+        if backend not in ("auto", "onnxruntime", "onnxruntime:cuda"):
+            with pytest.raises(InputError, match=f"{backend} runs no 8-bit graphs of target cpu"):
+                choose_graphs(every, Precision.INT8, BackendChoice(backend, ""), target="cpu")
+
+
+def test_8_bits_on_cuda_say_where_they_run(every: Bundle) -> None:
+    with pytest.raises(BackendError, match="does not compute in 8 bits") as caught:
+        choose_graphs(every, Precision.INT8, BackendChoice("onnxruntime:cuda", ""))
+    for other in ("onnxruntime", "onnxruntime:tensorrt", "openvino", "tensorrt"):
+        assert f'"{other}"' in (caught.value.fix or "")
+
+
+def test_what_both_encoders_have_to_say_is_said_once(tmp_path: Path) -> None:
+    towers = [(tower, Precision.FP16, None) for tower in Tower]
+    graphs = choose_graphs(bundle_with(tmp_path / "b", *towers), Precision.FP16, BackendChoice("openvino", ""))
+    said = told(BackendChoice("openvino", "asked for"), graphs).reason
+    assert said == "asked for; both encoders: 16-bit weights, computed in float32"
+
+
+def test_names_of_backends() -> None:
+    assert [parse_backend(name) for name in BACKENDS] == list(BACKENDS)
+    assert parse_backend("onnxruntime:cpu") == "onnxruntime"
+    assert parse_backend("openvino:cpu") == "openvino"
+    for wrong, near in [
+        ("OpenVINO", "openvino"),
+        ("tensorrt_rtx", "tensorrt-rtx"),
+        ("onnxruntime-cuda", "onnxruntime:cuda"),
+    ]:
+        with pytest.raises(
+            InputError, match=f"unknown backend '{wrong}'; expected one of auto, onnxruntime,"
+        ) as caught:
+            parse_backend(wrong)
+        assert caught.value.fix == f'pass backend="{near}"'
+    choice = BackendChoice("onnxruntime:cuda", "")
+    assert (choice.engine, choice.device) == ("onnxruntime", "gpu")
+
+
+def test_names_of_precisions() -> None:
+    assert parse_precision("auto") is None
+    assert parse_precision("int8") is Precision.INT8
+    with pytest.raises(InputError, match="fp32, fp16, bf16, int8, fp8, auto"):
+        parse_precision("int4")

@@ -55,7 +55,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def climb(bundle: Bundle) -> ParityReport:
-    with clipdeploy.load(bundle.folder) as clip:
+    with clipdeploy.load(bundle.folder, backend="onnxruntime", self_test=False) as clip:
         return verify(bundle, reference=GoldenReference(bundle), clip=clip)
 
 

@@ -18,9 +18,9 @@ from clipdeploy.cli.root import root
 from clipdeploy.errors import EngineError
 from clipdeploy.pipeline import VerifyRequest, verify_bundle
 from clipdeploy.runtime.ort import OrtSession
+from clipdeploy.runtime.selftest.recorded import answers_name, inputs_sha256, report_name
 from clipdeploy.spec import Precision, Tower
 from clipdeploy.verify import from_json, read_golden, text_table, to_json, write_golden
-from clipdeploy.verify.quantised import answers_name, inputs_sha256, report_name
 from tests.bundles import image_weights, make_bundle, write_image_graph
 from tests.fake_gpu import install, put_engine
 from tests.verify.conftest import as_any

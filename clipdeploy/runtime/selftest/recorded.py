@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import BundleCorruptError
-from clipdeploy.spec import Precision, Tower
-from clipdeploy.verify.records import Gates, gates_of
+from clipdeploy.spec import Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.choose import GraphChoice
-
-ENGINE_COSINE = {Precision.FP16: 0.9999, Precision.BF16: 0.999, Precision.INT8: 0.995, Precision.FP8: 0.995}
-"""Smallest cosine of an engine's answer to ONNX Runtime's with the same graph: both round, in different places."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,36 +66,6 @@ def read_recorded(bundle: Bundle, graphs: Mapping[Tower, GraphChoice]) -> dict[T
         for tower, graph in graphs.items()
         if report_name(graph.name) in bundle.manifest.files
     }
-
-
-def tower_gates(precision: Precision, recorded: Recorded | None) -> Gates:
-    """The limits of an encoder: its precision's, with the budget that its graph was quantised to where there is one."""
-    gates = gates_of(precision)
-    if recorded is None:
-        return gates
-    # Unit vectors of cosine c are sqrt(2 - 2c) apart, and no value or cosine of theirs is further.
-    return replace(
-        gates,
-        cosine=recorded.cosine_min,
-        max_abs=max(gates.max_abs, float(np.sqrt(2 - 2 * recorded.cosine_min))),
-        top1=min(gates.top1, recorded.top1),
-    )
-
-
-def loosest(gates: list[Gates]) -> Gates:
-    """The limits of what goes through several encoders."""
-    first = gates[0]
-    for other in gates[1:]:
-        first = Gates(
-            max_abs=max(first.max_abs, other.max_abs),
-            cosine=min(first.cosine, other.cosine),
-            unit_norm=max(first.unit_norm, other.unit_norm),
-            top1=min(first.top1, other.top1),
-            tie=max(first.tie, other.tie),
-            distinct=max(first.distinct, other.distinct),
-            spread=min(first.spread, other.spread),
-        )
-    return first
 
 
 def _read(bundle: Bundle, graph: str) -> Recorded:
