@@ -109,6 +109,15 @@ class Bundle:
         """Take over what other processes have added since this bundle was opened."""
         self.manifest = read_manifest(self.folder)
 
+    def stamp(self) -> tuple[int, ...]:
+        """Tells the bundle that lies in the folder now from the next one; empty where there is none."""
+        return _stamp(self.folder)
+
+    def as_now(self) -> Bundle:
+        """The bundle as it lies in the folder now; of its files only the manifest is read."""
+        wait_for_exchange(self.folder, busy=lambda: is_locked(self.folder / LOCK))
+        return Bundle(self.folder, read_manifest(self.folder), draft=self._draft)
+
     @property
     def model(self) -> ModelSpec:
         """What the bundle's CLIP takes and gives."""
@@ -168,7 +177,12 @@ class Bundle:
         }
 
     def _lacks(self, tower: Tower, precision: Precision, target: Target | None) -> InputError:
-        have = ", ".join(p.value for p in self.precisions(tower)) or "none"
+        have = ", ".join(p.value for p in self.precisions(tower))
+        if not have:
+            return InputError(
+                f"bundle {self.folder} holds no graph of the {tower.value} tower",
+                fix="use the bundle that this one was packed from, or export the checkpoint again",
+            )
         make = f"clipdeploy quantize {self.folder} --precision {precision.value}"
         others = [str(other) for other in self.targets(tower, precision)]
         if others:

@@ -22,7 +22,7 @@ class FileEntry:
     Attributes:
         sha256: of the content, hexadecimal.
         size_bytes: of the content.
-        kind: what it is for: `graph`, `weights`, `engine`, `tokenizer`, `golden` or `report`.
+        kind: what it is for: `graph`, `weights`, `engine`, `tokenizer`, `bank`, `golden` or `report`.
         origin: which stage wrote it, and from what.
         tower: for graphs, which encoder.
         precision: for graphs, the number format.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipdeploy.cli import options
+from clipdeploy.cli.bank import templates_text
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.findings import findings_text, summary
@@ -18,6 +19,9 @@ from clipdeploy.findings import worst
 from clipdeploy.inspect import BundleInfo, CheckpointInfo, EngineInfo, GraphInfo, ParitySummary
 from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import ModelSpec, TensorSpec, to_dict
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.stored_banks import BankInfo
 
 EXAMPLES = (
     "clipdeploy inspect b32",
@@ -76,6 +80,7 @@ def _bundle_text(info: BundleInfo, *, checked: bool) -> str:
         ("precisions", "; ".join(f"{tower} {', '.join(have) or 'none'}" for tower, have in info.precisions.items())),
         ("checkpoint", f"{info.provenance.source}, licence {info.provenance.licence or 'not stated'}"),
         ("made", f"{info.provenance.created} with " + ", ".join(f"{k} {v}" for k, v in info.tools.items())),
+        *([("banks", "\n".join(map(_bank, info.banks)))] if info.banks else []),
         ("parity", _parity(info.parity)),
         ("preflight", _notes(info)),
     ]
@@ -120,6 +125,10 @@ def _checkpoint_text(info: CheckpointInfo) -> str:
     ]
     shown = [f"checkpoint {info.source}", pairs(facts), "", summary(info.findings), findings_text(info.findings)]
     return "\n".join(shown)
+
+
+def _bank(bank: BankInfo) -> str:
+    return f"{plural(len(bank.labels), 'label')} with {templates_text(bank.templates)}, {', '.join(bank.made_by)}"
 
 
 def _notes(info: BundleInfo) -> str:

@@ -18,6 +18,8 @@ SECTIONS = {
         "quantize": "Add graphs in FP16, BF16, INT8 or FP8, inside an accuracy budget.",
         "check": "Say what a TensorRT takes of a bundle, without a GPU.",
         "build-engine": "Add TensorRT engines to a bundle, for TensorRT or TensorRT for RTX.",
+        "bank": "Embed labels once and keep them in the bundle.",
+        "pack": "Copy what a device needs of a bundle into a new one.",
         "verify": "Prove that a bundle answers as its checkpoint does.",
         "inspect": "Show what is in a bundle, a TensorRT engine, an ONNX graph or a checkpoint.",
     },

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipdeploy.bundle import Bundle, FileEntry, Provenance
 from clipdeploy.errors import BundleCorruptError, InputError
 from clipdeploy.findings import Finding
 from clipdeploy.spec import ModelSpec, Tower, from_dict
+
+if TYPE_CHECKING:
+    from clipdeploy.runtime.stored_banks import BankInfo
 
 PARITY_JSON = "report/parity.json"
 PREFLIGHT_JSON = "report/preflight.json"
@@ -42,6 +46,7 @@ class BundleInfo:
     Attributes:
         precisions: per tower (`image`, `text`), those there is a graph of, with what it is made for where that is told.
         parity: of the report that the bundle carries, None where it has none.
+        banks: the labels that were embedded, a bank for each list of templates.
         findings: what was found of the checkpoint before it was exported; empty where the bundle does not tell.
         size_bytes: of all files together.
     """
@@ -54,12 +59,15 @@ class BundleInfo:
     files: dict[str, FileEntry]
     precisions: dict[str, tuple[str, ...]]
     parity: ParitySummary | None
+    banks: tuple[BankInfo, ...]
     findings: tuple[Finding, ...]
     size_bytes: int
 
 
 def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
     """What is in the bundle at `folder`; every file against its sha256 if `check_hashes`."""
+    from clipdeploy.runtime.stored_banks import banks_of
+
     bundle = Bundle.open(folder, check_hashes=check_hashes)
     manifest = bundle.manifest
     return BundleInfo(
@@ -71,6 +79,7 @@ def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
         files=manifest.files,
         precisions={tower.value: _precisions(bundle, tower) for tower in Tower},
         parity=_parity(bundle),
+        banks=banks_of(bundle),
         findings=_findings(bundle),
         size_bytes=sum(entry.size_bytes for entry in manifest.files.values()),
     )
