@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,26 @@ from clipdeploy.bundle import write_text
 from clipdeploy.cli.text import table as aligned
 from clipdeploy.versions import installed
 
+if TYPE_CHECKING:
+    from clipdeploy.request import CheckpointRequest
+
 OUT = Path("out/bench")
-_LIBRARIES = ("clipdeploy", "numpy", "pillow", "onnxruntime", "torch", "torchvision", "open-clip-torch", "onnxsim")
+_LIBRARIES = (
+    "clipdeploy",
+    "numpy",
+    "pillow",
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "torchvision",
+    "open-clip-torch",
+    "onnxsim",
+)
+_CPU_FLAGS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve"),
+)
+"""What the speed of matrix products in few bits hangs on, x86 and ARM."""
 _FULL_HD = (1920, 1080)
 
 
@@ -41,7 +59,20 @@ _UNTIL_THREADS_SLEEP_S, _WARM_UP_S = 0.25, 0.05
 def interleaved(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int = 7, calls: int = 10
 ) -> dict[str, Timing]:
-    """Time candidates side by side, so that what slows the machine for a while slows them all.
+    """Time candidates side by side, so that what slows the machine for a while slows them all: see `in_rounds`."""
+    measured = in_rounds(candidates, rounds=rounds, calls=calls)
+    return {name: timing([ms for one in samples for ms in one]) for name, samples in measured.items()}
+
+
+def in_rounds(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 7,
+    calls: int = 10,
+    rest_s: float = _UNTIL_THREADS_SLEEP_S,
+    warm_up_s: float = _WARM_UP_S,
+) -> dict[str, list[list[float]]]:
+    """Wall time in ms of every measured call of every candidate, one list a round.
 
     Each round lets every candidate wait until the threads of the one before have gone to sleep (they go on spinning
     for some tens of milliseconds, which takes a core from whoever is next), warms it up unmeasured, and measures
@@ -53,21 +84,24 @@ def interleaved(
     try:
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                time.sleep(_UNTIL_THREADS_SLEEP_S)
-                warm = time.perf_counter() + _WARM_UP_S
+                time.sleep(rest_s)
+                warm = time.perf_counter() + warm_up_s
                 candidates[name]()
                 while time.perf_counter() < warm:
                     candidates[name]()
+                taken = []
                 for _ in range(calls):
                     started = time.perf_counter()
                     candidates[name]()
-                    samples[name].append((time.perf_counter() - started) * 1e3)
+                    taken.append((time.perf_counter() - started) * 1e3)
+                samples[name].append(taken)
     finally:
         gc.enable()
-    return {name: _timing(values) for name, values in samples.items()}
+    return samples
 
 
-def _timing(values: Sequence[float]) -> Timing:
+def timing(values: Sequence[float]) -> Timing:
+    """What to tell of the calls of one candidate, in ms."""
     return Timing(
         median_ms=statistics.median(values),
         fastest_ms=min(values),
@@ -76,10 +110,34 @@ def _timing(values: Sequence[float]) -> Timing:
     )
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """How long one candidate took beside another, round by round of one run.
+
+    Attributes:
+        median: over the rounds, of the ratio of their medians.
+        least, most: of the rounds.
+        fastest: ratio of the fastest calls of all.
+    """
+
+    median: float
+    least: float
+    most: float
+    fastest: float
+
+
+def ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> Ratio:
+    """`ours` over `theirs`, as `in_rounds` measured them: below 1 is faster."""
+    rounds = [statistics.median(mine) / statistics.median(other) for mine, other in zip(ours, theirs, strict=True)]
+    fastest = min(map(min, ours)) / min(map(min, theirs))
+    return Ratio(statistics.median(rounds), min(rounds), max(rounds), fastest)
+
+
 def environment(threads: int) -> dict[str, Any]:
     """The machine and the libraries."""
     return {
         "cpu": _cpu(),
+        "cpu_flags": _cpu_flags(),
         "cores": os.cpu_count(),
         "threads": threads,
         "load_1min": round(os.getloadavg()[0], 2),
@@ -90,9 +148,19 @@ def environment(threads: int) -> dict[str, Any]:
 
 
 def _cpu() -> str:
+    return _cpu_line("model name") or platform.machine()
+
+
+def _cpu_flags() -> list[str]:
+    has = (_cpu_line("flags") or _cpu_line("Features")).split()
+    return [flag for flag in _CPU_FLAGS if flag in has]
+
+
+def _cpu_line(key: str) -> str:
+    """What the first processor says of itself under `key`; empty where it says nothing."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -106,8 +174,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
-    """A 1920x1080 JPEG of quality 90: `photo` scaled to cover it, or coloured clouds with a camera's grain."""
+def full_hd_jpeg(path: Path, photo: Path | None = None, seed: int = 0) -> Path:
+    """A 1920x1080 JPEG of quality 90: `photo` scaled to cover it, or clouds of `seed` with a camera's grain."""
     width, height = _FULL_HD
     if photo is not None:
         with Image.open(photo) as opened:
@@ -116,7 +184,7 @@ def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
         image = image.crop((0, 0, width, height))
     else:
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         clouds = Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8))
         smooth = np.asarray(clouds.resize(_FULL_HD, Image.Resampling.BICUBIC), dtype=np.float32)
         grain = rng.normal(0, 6, smooth.shape)
@@ -129,11 +197,17 @@ def full_hd_jpeg(path: Path, photo: Path | None = None) -> Path:
 def random_bundle(model: str, folder: Path | None = None) -> Path:
     """`folder`, a bundle of the architecture; or one exported anew with seeded random weights, so it is current."""
     from clipdeploy.pipeline import ExportRequest, export_bundle
-    from clipdeploy.request import CheckpointRequest
 
     if folder is not None:
         return folder
-    folder = OUT / model
-    print(f"exporting {model} with random weights to {folder}", flush=True)
-    export_bundle(ExportRequest(CheckpointRequest(model, random_weights=True), output=folder, overwrite=True))
+    folder = OUT / model.rsplit("/", 1)[-1]
+    print(f"exporting {model} to {folder}", flush=True)
+    export_bundle(ExportRequest(checkpoint_of(model), output=folder, overwrite=True))
     return folder
+
+
+def checkpoint_of(model: str) -> CheckpointRequest:
+    """An open_clip architecture with seeded random weights; or `local-dir:FOLDER` with its own."""
+    from clipdeploy.request import CheckpointRequest
+
+    return CheckpointRequest(model, random_weights=not model.startswith("local-dir:"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipdeploy.pictures import Skipped, none_could_be_read, read_pictures
+from clipdeploy.pictures import Skipped, none_could_be_read
 from clipdeploy.progress import Progress, silent
+from clipdeploy.runtime.batches import usual_batch
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, check_labels, resolve_templates
 from clipdeploy.runtime.scores import Classification
 from clipdeploy.spec import Target
@@ -97,16 +99,26 @@ def classify_pictures(request: ClassifyRequest, *, progress: Progress = silent) 
     templates = tuple(sentence for template in given for sentence in resolve_templates(template))
     top = min(request.top or len(labels), len(labels))
     results, skipped = list[PictureAnswer](), list[tuple[int, str]]()
-    with load(request.bundle, precision=request.precision, backend=request.backend, target=request.target) as clip:
+    progress("loading the bundle", 0, 0)
+    with load(
+        request.bundle,
+        precision=request.precision,
+        backend=request.backend,
+        target=request.target,
+        usual_batch=usual_batch(len(request.pictures), request.batch_size),
+    ) as clip:
         progress("embedding labels", 0, 0)
         clip.encode_labels(labels, templates)
-        for batch in read_pictures(clip.images, request.pictures, batch_size=request.batch_size):
-            # A crop has the model's size already, so that resizing it again changes nothing.
-            answers = clip.classify(list(batch.crops), labels, template=templates, top=top)
-            paths = [str(request.pictures[row]) for row in batch.rows]
-            results += [_answer(path, found) for path, found in zip(paths, answers, strict=True)]
-            skipped += batch.skipped
-            progress("classifying pictures", len(results) + len(skipped), len(request.pictures))
+        found = clip.classify_many(
+            request.pictures, labels, template=templates, top=top, batch_size=request.batch_size, errors="report"
+        )
+        with closing(found):
+            for picture in found:
+                if picture.answer is not None:
+                    results.append(_answer(str(picture.source), picture.answer))
+                elif picture.error is not None:
+                    skipped.append((picture.index, picture.error.message))
+                progress("classifying pictures", picture.index + 1, len(request.pictures))
         if not results:
             raise none_could_be_read(skipped)
         return ClassifyResult(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,31 +143,12 @@ def read_pictures(processor: ImageProcessor, pictures: Sequence[Path], *, batch_
     Yields:
         Batches in the order of `pictures`. The next one is read while the caller works on this one.
     """
-    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="read")
+    from clipdeploy.runtime.ahead import crops_ahead
 
-    def submit(start: int) -> list[Future[NDArray[np.uint8] | str]]:
-        return [pool.submit(_read, processor, path) for path in pictures[start : start + batch_size]]
-
-    try:
-        ahead = submit(0)
-        for start in range(0, len(pictures), batch_size):
-            crops = [future.result() for future in ahead]
-            ahead = submit(start + batch_size)
-            good = [(start + i, crop) for i, crop in enumerate(crops) if not isinstance(crop, str)]
-            bad = tuple((start + i, crop) for i, crop in enumerate(crops) if isinstance(crop, str))
-            shape = (len(good), processor.spec.height, processor.spec.width, 3)
-            stacked = np.stack([crop for _, crop in good]) if good else np.empty(shape, np.uint8)
-            yield PictureBatch(tuple(row for row, _ in good), stacked, bad)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read(processor: ImageProcessor, path: Path) -> NDArray[np.uint8] | str:
-    """A picture's crop (H, W, 3), or why there is none."""
-    try:
-        return processor.crop(path)
-    except ImageError as error:
-        return error.message
+    with closing(crops_ahead(processor, pictures, batch_size=batch_size, normalised=False)) as batches:
+        for batch in batches:
+            skipped = tuple((row, error.message) for row, error in batch.faults.items())
+            yield PictureBatch(batch.rows, batch.pixels, skipped)
 
 
 def none_could_be_read(skipped: Sequence[tuple[int, str]]) -> ImageError:

@@ -103,10 +103,10 @@ def test_an_interrupted_job_goes_on(request_: EmbedRequest) -> None:
         embed(request_, progress=Interrupted(6))
     assert not request_.output.exists()
     assert leftovers(request_.output.parent) == [".out.npz.parts"]
-    seen: list[int] = []
-    result = embed(request_, progress=lambda what, done, total: seen.append(done))
+    seen: list[tuple[str, int]] = []
+    result = embed(request_, progress=lambda what, done, total: seen.append((what, done)))
     assert result.resumed == 4
-    assert seen[0] == 4
+    assert next(done for what, done in seen if what == "embedding pictures") == 4
     fresh = embed(replace(request_, output=request_.output.with_name("fresh.npz")))
     assert fresh.resumed == 0
     with np.load(request_.output) as resumed, np.load(fresh.output) as whole:
@@ -137,7 +137,7 @@ def test_run_twice_works_once(request_: EmbedRequest, monkeypatch: pytest.Monkey
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(job, "read_pictures", never)
+    monkeypatch.setattr(job, "embed_many", never)
     result = embed(request_)
     assert result.up_to_date
     assert result.count == COUNT

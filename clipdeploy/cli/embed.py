@@ -73,6 +73,7 @@ def embed(
     )
     console.resume_hint = "run the same command again to go on from here"
     result = embeddings.embed(request, progress=console.progress)
+    console.note(f"{result.backend}, {result.precision}: {result.backend_reason}")
     _tell(console, result, "picture" if pictures else "text")
     return ExitCode.PARTIAL if result.skipped else ExitCode.OK
 

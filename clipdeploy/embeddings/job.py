@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +30,10 @@ from clipdeploy.embeddings.files import (
     write_vectors,
 )
 from clipdeploy.errors import ImageError, InputError, OutputError
-from clipdeploy.pictures import Skipped, none_could_be_read, read_pictures
+from clipdeploy.pictures import Skipped, none_could_be_read
 from clipdeploy.progress import Progress, silent
+from clipdeploy.runtime.batches import usual_batch
+from clipdeploy.runtime.many import embed_many
 from clipdeploy.spec import Target, Tower
 
 if TYPE_CHECKING:
@@ -72,6 +76,8 @@ class EmbedResult:
     Attributes:
         count: vectors in the output.
         embed_dim: D.
+        backend: the engine that ran, and
+        backend_reason: why that one.
         skipped: pictures that could not be read.
         cut: texts that were longer than the model takes and lost their end.
         resumed: inputs whose vectors came from an interrupted job.
@@ -84,6 +90,7 @@ class EmbedResult:
     embedding_space: str
     precision: str
     backend: str
+    backend_reason: str
     skipped: tuple[Skipped, ...]
     cut: int
     resumed: int
@@ -109,8 +116,14 @@ def embed(request: EmbedRequest, *, progress: Progress = silent) -> EmbedResult:
     started = time.perf_counter()
     _check(request)
     bundle = Bundle.open(request.bundle)
+    progress("loading the bundle", 0, 0)
     with load(
-        bundle, precision=request.precision, backend=request.backend, target=request.target, check_hashes=False
+        bundle,
+        precision=request.precision,
+        backend=request.backend,
+        target=request.target,
+        usual_batch=usual_batch(len(request.pictures or request.texts), request.batch_size),
+        check_hashes=False,
     ) as clip:
         key = _key(request, clip)
         if _is_done(request, key):
@@ -179,47 +192,54 @@ def _fill(parts: Parts, request: EmbedRequest, clip: Clip, progress: Progress) -
     """Make the parts that are not there yet; returns how many inputs the others hold."""
     inputs: Sequence[Path | str] = request.pictures or request.texts
     what = "embedding pictures" if request.pictures else "embedding texts"
-    total, resumed = len(inputs), 0
-    for index, start in enumerate(range(0, total, request.part_size)):
-        stop = min(start + request.part_size, total)
-        if parts.has(index):
-            resumed += stop - start
-            continue
+    spans = [range(i, min(i + request.part_size, len(inputs))) for i in range(0, len(inputs), request.part_size)]
+    missing = {index: span for index, span in enumerate(spans) if not parts.has(index)}
 
-        def report(done: int, start: int = start) -> None:
-            progress(what, start + done, total)
+    def report(done: int) -> None:
+        progress(what, done, len(inputs))
 
-        report(0)
-        if request.pictures:
-            part = _picture_part(clip, request.pictures[start:stop], start, request.batch_size, report)
-        else:
-            part = _text_part(clip, request.texts[start:stop], start, request.batch_size, report)
-        parts.write(index, part)
-    return resumed
+    make = _picture_parts if request.pictures else _text_parts
+    with closing(make(clip, request, list(missing.values()), report)) as made:
+        for index, part in zip(missing, made, strict=True):
+            parts.write(index, part)
+    return len(inputs) - sum(map(len, missing.values()))
 
 
-def _picture_part(
-    clip: Clip, pictures: Sequence[Path], start: int, batch_size: int, report: Callable[[int], None]
-) -> Part:
-    """The vectors of `pictures`, whose first is number `start` of the job."""
-    embeds, rows, skipped = [], list[int](), list[tuple[int, str]]()
-    for batch in read_pictures(clip.images, pictures, batch_size=batch_size):
-        embeds.append(clip.encode_pixels(clip.images.normalize(batch.crops), batch_size=batch_size))
-        rows += [start + row for row in batch.rows]
-        skipped += [(start + row, reason) for row, reason in batch.skipped]
-        report(len(rows) + len(skipped))
-    return Part(tuple(rows), np.concatenate(embeds), tuple(skipped), cut=0)
+def _picture_parts(
+    clip: Clip, request: EmbedRequest, spans: Sequence[range], report: Callable[[int], None]
+) -> Generator[Part, None, None]:
+    """The vectors of each span of the pictures; those of the next span are read while the encoder is at this one."""
+    size = min(request.batch_size, request.part_size)
+    wanted = [request.pictures[row] for span in spans for row in span]
+    encode = partial(clip.encode_pixels, batch_size=size)
+    with closing(embed_many(encode, clip.images, wanted, batch_size=size, errors="report")) as results:
+        for span in spans:
+            report(span.start)
+            embeds, rows, skipped = [], list[int](), list[tuple[int, str]]()
+            for row, result in zip(span, results, strict=False):  # the longer one goes on with the next span
+                if result.embedding is not None:
+                    rows.append(row)
+                    embeds.append(result.embedding)
+                elif result.error is not None:
+                    skipped.append((row, result.error.message))
+                report(row + 1)
+            vectors = np.stack(embeds) if embeds else np.empty((0, clip.spec.embed_dim), np.float32)
+            yield Part(tuple(rows), vectors, tuple(skipped), cut=0)
 
 
-def _text_part(clip: Clip, texts: Sequence[str], start: int, batch_size: int, report: Callable[[int], None]) -> Part:
-    """The vectors of `texts`, whose first is number `start` of the job."""
-    embeds = []
-    for first in range(0, len(texts), batch_size):
-        batch = texts[first : first + batch_size]
-        embeds.append(clip.encode_text(batch, batch_size=batch_size))
-        report(first + len(batch))
-    cut = sum(clip.tokenizer.count(text) > clip.spec.tokens.context_length for text in texts)
-    return Part(tuple(range(start, start + len(texts))), np.concatenate(embeds), (), cut)
+def _text_parts(
+    clip: Clip, request: EmbedRequest, spans: Sequence[range], report: Callable[[int], None]
+) -> Generator[Part, None, None]:
+    """The vectors of each span of the texts."""
+    for span in spans:
+        report(span.start)
+        texts, embeds = request.texts[span.start : span.stop], []
+        for first in range(0, len(texts), request.batch_size):
+            batch = texts[first : first + request.batch_size]
+            embeds.append(clip.encode_text(batch, batch_size=request.batch_size))
+            report(span.start + first + len(batch))
+        cut = sum(clip.tokenizer.count(text) > clip.spec.tokens.context_length for text in texts)
+        yield Part(tuple(span), np.concatenate(embeds), (), cut)
 
 
 def _merge(parts: Parts, request: EmbedRequest, clip: Clip, key: str) -> Vectors:
@@ -253,6 +273,7 @@ def _result(request: EmbedRequest, clip: Clip, started: float, *, resumed: int, 
         embedding_space=clip.embedding_space,
         precision=_precision(request, clip),
         backend=clip.backend.name,
+        backend_reason=clip.backend.reason,
         skipped=summary.skipped,
         cut=summary.cut,
         resumed=resumed,

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar, cast
 
+import numpy as np
+
 from clipdeploy.errors import ImageError, InputError, TextError
 from clipdeploy.runtime.image import ImageLike, is_single
+from clipdeploy.runtime.session import Embeddings
 
 T = TypeVar("T")
 
@@ -32,6 +35,14 @@ def many_texts(texts: str | Sequence[str]) -> Sequence[str]:
     return texts
 
 
+def check_texts(texts: Sequence[object]) -> list[str]:
+    """The texts as a list; raises TextError where one of them is none."""
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TextError(f"text {index} must be a text, got {type(text).__name__}: {text!r:.60}")
+    return cast("list[str]", list(texts))
+
+
 def batches(items: Iterable[T], size: int) -> Iterator[tuple[int, list[T]]]:
     """Lists of at most `size` items, each with the index of its first; no more is taken than the list holds."""
     check_batch_size(size)
@@ -41,7 +52,23 @@ def batches(items: Iterable[T], size: int) -> Iterator[tuple[int, list[T]]]:
         start += len(batch)
 
 
+def joined(rows: Sequence[Embeddings], columns: int) -> Embeddings:
+    """Batches of embeddings as one, (N, columns) float32; none of them make (0, columns)."""
+    if len(rows) == 1:
+        return rows[0]
+    return np.concatenate(rows) if rows else np.empty((0, columns), dtype=np.float32)
+
+
 def check_batch_size(size: int) -> None:
     """Raise InputError unless `size` is a positive whole number."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise InputError(f"batch_size must be a positive whole number, got {size!r}", fix="pass batch_size=32")
+
+
+def usual_batch(count: int, batch_size: int) -> int:
+    """What engines are to prepare for where `count` inputs come `batch_size` at a time: a full batch, if there is one.
+
+    Any smaller number counts as 1, so that `auto` measures for two sizes, and not for each number of inputs anew.
+    """
+    check_batch_size(batch_size)
+    return batch_size if count >= batch_size else 1

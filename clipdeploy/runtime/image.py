@@ -13,7 +13,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from clipdeploy.errors import ImageError, InputError
+from clipdeploy.runtime.pool import Pool, results
 from clipdeploy.runtime.resize import geometry, resize_crop
 from clipdeploy.spec import PixelSpec
 
@@ -48,16 +48,20 @@ _DECODE_ERRORS = (
 
 
 class ImageProcessor:
-    """Makes pictures into the pixels that the image tower was trained on.
+    """Makes pictures into the pixels that the image tower was trained on. Safe to share between threads.
 
     Args:
         spec: size, resize rule and normalisation of the checkpoint.
-        workers: threads that open and crop pictures of one call; None takes one a core.
+        workers: threads that open and crop pictures, of all calls together; None takes one a core.
+
+    Attributes:
+        pool: these threads; made when several pictures are asked for at once, and kept until `close`.
     """
 
     def __init__(self, spec: PixelSpec, *, workers: int | None = None) -> None:
         self.spec = spec
-        self._workers = workers or os.cpu_count() or 1
+        self.workers = workers or os.cpu_count() or 1
+        self.pool = Pool(self.workers, "clipdeploy-picture")
         self._table = _normalisation_table(spec)
 
     def crop(self, image: ImageLike, *, color: str = "rgb") -> NDArray[np.uint8]:
@@ -94,10 +98,14 @@ class ImageProcessor:
             raise ImageError(f"crops must be uint8 of shape (N, {expected[0]}, {expected[1]}, 3), got {given}")
         pixels = np.empty((len(crops), 3, *expected[:2]), dtype=np.float32)
         for crop, planes in zip(crops, pixels, strict=True):
-            for channel, plane in enumerate(planes):
-                # A byte is never out of range; `clip` only spares numpy a buffer.
-                np.take(self._table[channel], crop[:, :, channel], out=plane, mode="clip")
+            self.normalize_into(crop, planes)
         return pixels
+
+    def normalize_into(self, crop: NDArray[np.uint8], planes: NDArray[np.float32]) -> None:
+        """One `(H, W, 3)` uint8 crop into its place of a batch, `(3, H, W)` float32; as `normalize`."""
+        for channel, plane in enumerate(planes):
+            # A byte is never out of range; `clip` only spares numpy a buffer.
+            np.take(self._table[channel], crop[:, :, channel], out=plane, mode="clip")
 
     def __call__(self, images: Sequence[ImageLike], *, color: str = "rgb", first: int = 0) -> NDArray[np.float32]:
         """Pictures -> `(N, 3, H, W)` float32, RGB, normalised; several are opened at once.
@@ -107,23 +115,34 @@ class ImageProcessor:
             color: the order of an array's channels, `rgb` or `bgr`.
             first: the index of `images[0]` among all pictures, for messages.
         """
-        crops = np.empty((len(images), self.spec.height, self.spec.width, 3), dtype=np.uint8)
+        pixels = np.empty((len(images), 3, self.spec.height, self.spec.width), dtype=np.float32)
 
-        def place(index: int) -> None:
+        def place(row: int) -> None:
             try:
-                crops[index] = self.crop(images[index], color=color)
+                self.normalize_into(self.crop(images[row], color=color), pixels[row])
             except ImageError as error:
-                if isinstance(images[index], (str, os.PathLike)) or first + len(images) == 1:
+                if first + len(images) == 1 or isinstance(images[row], (str, os.PathLike)):
                     raise
-                raise ImageError(f"picture {first + index}: {error.message}", fix=error.fix) from error
+                raise named(error, images[row], first + row) from error
 
-        if len(images) <= 1 or self._workers == 1:
-            for index in range(len(images)):
-                place(index)
+        rows = range(len(images))
+        if len(images) <= 1 or self.workers == 1:
+            for row in rows:
+                place(row)
         else:
-            with ThreadPoolExecutor(min(self._workers, len(images))) as pool:
-                list(pool.map(place, range(len(images))))
-        return self.normalize(crops)
+            results([self.pool.submit(place, row) for row in rows])
+        return pixels
+
+    def close(self) -> None:
+        """Give the threads back; one picture at a time can still be read."""
+        self.pool.close()
+
+
+def named(error: ImageError, image: object, index: int) -> ImageError:
+    """The error of one picture of many, which says which: by its path, or by its index."""
+    if isinstance(image, (str, os.PathLike)):
+        return error
+    return ImageError(f"picture {index}: {error.message}", fix=error.fix)
 
 
 def is_single(images: object) -> bool:
@@ -143,8 +162,7 @@ def open_image(image: ImageLike, *, color: str = "rgb") -> Image.Image:
     Raises:
         ImageError: naming the picture and what is wrong with it.
     """
-    if color not in ("rgb", "bgr"):
-        raise InputError(f'unknown color order {color!r}; expected "rgb" or "bgr"')
+    check_color(color)
     if isinstance(image, np.ndarray):
         return _from_array(image, color)
     if isinstance(image, Image.Image):
@@ -162,6 +180,12 @@ def open_image(image: ImageLike, *, color: str = "rgb") -> Image.Image:
     if not (opened.width and opened.height):
         raise ImageError(f"{describe(image)} is empty: {opened.width}x{opened.height} px")
     return opened
+
+
+def check_color(color: str) -> None:
+    """Raise InputError unless `color` is an order of channels."""
+    if color not in ("rgb", "bgr"):
+        raise InputError(f'unknown color order {color!r}; expected "rgb" or "bgr"')
 
 
 def describe(image: object) -> str:

@@ -45,7 +45,7 @@ def test_ctrl_c_and_again(
 
     output = tmp_path / "out.npz"
     with monkeypatch.context() as patch:
-        patch.setattr(job, "read_pictures", interrupted)
+        patch.setattr(job, "embed_many", interrupted)
         result = run("embed", bundle, photos_folder, "-o", output)
     assert result.exit_code == 130
     assert result.stderr == "interrupted; run the same command again to go on from here\n"
