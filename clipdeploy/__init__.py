@@ -35,12 +35,15 @@ from clipdeploy.errors import (
 from clipdeploy.spec import Precision, Tower
 
 if TYPE_CHECKING:
+    from clipdeploy.runtime.asynchronous import AsyncClassifier, AsyncClip
     from clipdeploy.runtime.backends import BackendChoice
-    from clipdeploy.runtime.clip import Classification, Clip, load
+    from clipdeploy.runtime.clip import Classification, Classified, Classifier, Clip, Embedded, load
     from clipdeploy.runtime.labels import TEMPLATES
 
 __all__ = [
     "TEMPLATES",
+    "AsyncClassifier",
+    "AsyncClip",
     "BackendChoice",
     "BackendError",
     "Bundle",
@@ -51,8 +54,11 @@ __all__ = [
     "CalibrationError",
     "CheckpointError",
     "Classification",
+    "Classified",
+    "Classifier",
     "Clip",
     "ClipdeployError",
+    "Embedded",
     "EngineError",
     "ExportError",
     "ImageError",
@@ -72,10 +78,14 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """The runtime's names, imported when first asked for, so that tools which never load a bundle stay quick."""
-    if name in {"BackendChoice", "Classification", "Clip", "load"}:
+    if name in {"BackendChoice", "Classification", "Classified", "Classifier", "Clip", "Embedded", "load"}:
         from clipdeploy.runtime import clip
 
         return getattr(clip, name)
+    if name in {"AsyncClassifier", "AsyncClip"}:
+        from clipdeploy.runtime import asynchronous
+
+        return getattr(asynchronous, name)
     if name == "TEMPLATES":
         from clipdeploy.runtime.labels import TEMPLATES
 

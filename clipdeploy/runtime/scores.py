@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clipdeploy.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,22 @@ def rank(labels: Sequence[str], logits: NDArray[np.floating], chances: NDArray[n
     """The `top` best of K labels of one picture, from its `(K,)` logits and probabilities; ties keep their order."""
     best = np.argsort(-logits, kind="stable")[:top]
     return Classification(
-        labels=tuple(labels[i] for i in best),
-        probabilities=tuple(float(chances[i]) for i in best),
-        logits=tuple(float(logits[i]) for i in best),
+        labels=tuple([labels[i] for i in best.tolist()]),
+        probabilities=tuple(chances[best].tolist()),
+        logits=tuple(logits[best].tolist()),
     )
+
+
+def unit(vectors: NDArray[Any], columns: int) -> NDArray[np.float32]:
+    """(N, columns) of any float type -> float32, L2-normalised; raises InputError for what is no embeddings."""
+    if vectors.ndim != 2 or vectors.shape[1] != columns or vectors.dtype.kind != "f":
+        raise InputError(
+            f"embeddings must be floats of shape (N, {columns}), got {vectors.dtype} {vectors.shape}",
+            fix="pass what encode_image or encode_text of the same bundle returned",
+        )
+    wide: NDArray[np.float64] = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        raise InputError("embeddings must be finite and not zero")
+    normalised: NDArray[np.float32] = (wide / lengths).astype(np.float32)
+    return normalised

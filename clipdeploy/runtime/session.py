@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from clipdeploy.errors import InputError
 from clipdeploy.spec import TensorSpec
 
+Embeddings = NDArray[np.float32]
+"""(N, D) float32, one L2-normalised row a picture or text."""
+
 
 class Session(Protocol):
     """One encoder, loaded by one engine. `run` may be called from several threads at once."""
@@ -42,19 +45,53 @@ class Session(Protocol):
         """Give the engine's memory back; the session cannot run afterwards."""
 
 
+class DeviceArray(Protocol):
+    """An array in the memory of a GPU, which `__dlpack__` and `__cuda_array_interface__` share without a copy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Such as (N, D)."""
+
+    @property
+    def dtype(self) -> Any:
+        """As numpy names it, such as `float32`."""
+
+    def numpy(self) -> NDArray[np.float32]:
+        """A copy in the memory of the host."""
+
+
+class DeviceSession(Session, Protocol):
+    """A session that also takes what lies in the memory of its GPU, and leaves the answer there."""
+
+    def run_on_device(self, batch: Any) -> DeviceArray:
+        """As `run`, from the GPU's memory to the GPU's memory.
+
+        Args:
+            batch: an array on the session's GPU that offers `__cuda_array_interface__` or `__dlpack__`.
+
+        Raises:
+            InputError: it is not what `input` says, has more rows than `largest_batch`, or lies elsewhere.
+            BackendError: the engine failed.
+        """
+
+
 def check_batch(batch: NDArray[Any], spec: TensorSpec) -> None:
     """Raise InputError unless `batch` has the dtype and shape of `spec`; a named axis takes any length but zero."""
     if not isinstance(batch, np.ndarray):
         raise InputError(f"{spec.name} must be an ndarray, got {type(batch).__name__}", fix="pass np.asarray(values)")
-    axes = ", ".join("N" if isinstance(size, str) else str(size) for size in spec.shape)
-    fits = batch.ndim == len(spec.shape) and all(
-        given > 0 if isinstance(size, str) else given == size
-        for given, size in zip(batch.shape, spec.shape, strict=True)
-    )
-    if not fits:
-        fix = "add the batch axis: values[None]" if batch.ndim == len(spec.shape) - 1 else None
-        raise InputError(f"{spec.name} must have shape ({axes}), got {batch.shape}", fix=fix)
+    check_shape(batch.shape, spec)
     if batch.dtype != np.dtype(spec.dtype):
         raise InputError(
             f"{spec.name} must be {spec.dtype}, got {batch.dtype}", fix=f"pass values.astype(np.{spec.dtype})"
         )
+
+
+def check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:
+    """Raise InputError unless `shape` is that of `spec`; a named axis takes any length but zero."""
+    axes = ", ".join("N" if isinstance(size, str) else str(size) for size in spec.shape)
+    fits = len(shape) == len(spec.shape) and all(
+        given > 0 if isinstance(size, str) else given == size for given, size in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        fix = "add the batch axis: values[None]" if len(shape) == len(spec.shape) - 1 else None
+        raise InputError(f"{spec.name} must have shape ({axes}), got {shape}", fix=fix)

@@ -12,7 +12,8 @@ from clipdeploy import pipeline
 from clipdeploy.errors import CheckpointError
 from clipdeploy.pipeline import ExportOutcome, ExportRequest, VerifyRequest
 from clipdeploy.request import CheckpointRequest
-from clipdeploy.verify.records import FP32_GATES, Check, Finding, ParityReport, Stage
+from clipdeploy.verify import FP32_GATES
+from clipdeploy.verify.records import Check, Finding, ParityReport, Stage
 from tests.cli.conftest import Run, document, failure
 
 REPORT = ParityReport(

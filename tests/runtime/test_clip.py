@@ -14,8 +14,9 @@ from PIL import Image
 
 import clipdeploy
 from clipdeploy.errors import BackendError, BundleCorruptError, BundleNotFoundError, ImageError, InputError, TextError
-from clipdeploy.runtime import clip as clip_module
+from clipdeploy.runtime import chosen as chosen_module
 from clipdeploy.runtime.clip import Clip
+from clipdeploy.runtime.encoders import Encoders
 from clipdeploy.spec import Precision, Tower
 from tests.bundles import EMBED_DIM, image_weights, make_bundle, model_spec, text_weights, write_text_graph
 from tests.runtime.pictures import noise
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clip(folder: Path) -> Iterator[Clip]:
-    with clipdeploy.load(folder) as opened:
+    with clipdeploy.load(folder, backend="onnxruntime") as opened:
         yield opened
 
 
@@ -47,9 +48,18 @@ def test_it_says_what_it_is(clip: Clip, folder: Path) -> None:
     assert clip.precision is Precision.FP32
     assert clip.embedding_space == clip.bundle.manifest.embedding_space
     assert clip.backend.name == "onnxruntime"
-    assert "auto" in clip.backend.reason
+    assert "asked for by name" in clip.backend.reason
     assert "tiny-linear" in repr(clip)
     assert clipdeploy.load(clip.bundle).bundle is clip.bundle
+
+
+def test_auto_says_what_it_chose(folder: Path) -> None:
+    for precision in ("fp32", "auto"):
+        with clipdeploy.load(folder, precision=precision) as clip:
+            assert clip.backend.name in ("onnxruntime", "openvino")
+            assert "chosen by auto" in clip.backend.reason
+            assert clip.precision in (Precision.FP32, Precision.BF16)
+            assert clip.encode_image(PICTURES).shape == (7, EMBED_DIM)
 
 
 def test_pictures_are_embedded_as_the_graph_says(clip: Clip) -> None:
@@ -97,22 +107,20 @@ def test_frames_in_one_array(clip: Clip) -> None:
     assert len(clip.classify(frames, LABELS)) == 3
 
 
-def test_a_generator_is_read_a_batch_at_a_time(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_generator_is_read_as_the_encoder_comes_to_it(folder: Path) -> None:
+    """A batch that is full is run before more than the next one is taken."""
+    clip = clipdeploy.load(folder, backend="onnxruntime", threads=1)
     taken: list[int] = []
-    seen: list[int] = []
 
     def pictures() -> Iterator[np.ndarray]:
-        for index in range(5):
+        for index in range(100):
             taken.append(index)
-            yield PICTURES[index]
+            yield PICTURES[index % 7]
 
-    def encode_pixels(self: Clip, pixels: np.ndarray, *, batch_size: int) -> np.ndarray:
-        seen.append(len(taken))
-        return np.zeros((len(pixels), EMBED_DIM), np.float32)
-
-    monkeypatch.setattr(Clip, "encode_pixels", encode_pixels)
-    clip.encode_image(pictures(), batch_size=2)
-    assert seen == [2, 4, 5]
+    seen = [len(taken) for _ in clip.encode_many(pictures(), batch_size=5)]
+    assert len(seen) == 100
+    assert max(count - index for index, count in enumerate(seen)) <= 10
+    assert clip.encode_image(pictures(), batch_size=5).shape == (100, EMBED_DIM)
 
 
 def test_nothing_in_gives_nothing_out(clip: Clip) -> None:
@@ -133,19 +141,19 @@ def test_nothing_in_gives_nothing_out(clip: Clip) -> None:
 def spy_on_sessions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A list that grows by the name of each graph that is loaded into the engine."""
     opened: list[str] = []
-    real = clip_module.open_session
+    real = chosen_module.open_session
 
     def open_session(graph: Path, **options: Any) -> Any:
         opened.append(graph.name)
         return real(graph, **options)
 
-    monkeypatch.setattr(clip_module, "open_session", open_session)
+    monkeypatch.setattr(chosen_module, "open_session", open_session)
     return opened
 
 
 def test_towers_are_opened_when_they_are_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = spy_on_sessions(monkeypatch)
-    clip = clipdeploy.load(folder)
+    clip = clipdeploy.load(folder, backend="onnxruntime")
     assert opened == []
     clip.encode_image(PICTURES[0])
     clip.encode_image(PICTURES[1])
@@ -169,17 +177,10 @@ def test_a_bank_is_made_once_and_is_not_the_callers(clip: Clip, monkeypatch: pyt
     kept = bank.copy()
     bank[:] = 0
     calls: list[Any] = []
-    monkeypatch.setattr(Clip, "encode_text", lambda self, texts, **options: calls.append(texts))
+    monkeypatch.setattr(Encoders, "run", lambda self, *given: calls.append(given))
     assert np.array_equal(clip.encode_labels(LABELS), kept)
     assert np.array_equal(clip.encode_labels(list(LABELS), "default"), kept)
     assert calls == []
-
-
-def test_only_the_latest_banks_are_kept(clip: Clip) -> None:
-    for index in range(40):
-        clip.encode_labels([f"thing {index}"])
-    assert len(clip._banks) == 32
-    assert (("thing 39",), ("a photo of a {}.",)) in clip._banks
 
 
 def test_classify_one(clip: Clip) -> None:
@@ -321,10 +322,12 @@ def test_a_precision_that_is_there(tmp_path: Path) -> None:
 
 
 def test_arguments_of_load(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match="openvino"):
-        clipdeploy.load(folder, backend="openvino")
+    with pytest.raises(InputError, match=r"unknown backend 'openvin'[^\n]*\n.*\"openvino\""):
+        clipdeploy.load(folder, backend="openvin")
     with pytest.raises(InputError, match="threads"):
         clipdeploy.load(folder, threads=0)
+    with pytest.raises(InputError, match="usual_batch"):
+        clipdeploy.load(folder, usual_batch=0)
     with pytest.raises(BundleNotFoundError, match="does not exist"):
         clipdeploy.load(tmp_path / "nowhere")
 
@@ -361,9 +364,9 @@ def test_a_closed_clip(folder: Path) -> None:
 def test_threads_share_a_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight threads start at once; every tower is opened once, and all answers are those of one thread."""
     opened = spy_on_sessions(monkeypatch)
-    expected = clipdeploy.load(folder).classify(PICTURES, LABELS)
+    expected = clipdeploy.load(folder, backend="onnxruntime").classify(PICTURES, LABELS)
     opened.clear()
-    clip = clipdeploy.load(folder, threads=1)
+    clip = clipdeploy.load(folder, backend="onnxruntime", threads=1)
     start = threading.Barrier(8)
 
     def work(index: int) -> list[Any]:

@@ -110,16 +110,24 @@ def test_a_number_of_threads_that_is_none(graph: Path, threads: Any) -> None:
         open_session(graph, threads=threads)
 
 
-def test_auto_says_what_it_chose_and_why() -> None:
+def test_the_likely_backend_is_named_with_a_reason() -> None:
     choice = choose_backend("auto")
     assert choice.name == "onnxruntime"
     assert "auto" in choice.reason
     assert choose_backend("onnxruntime").reason != choice.reason
 
 
-def test_a_later_backend(graph: Path) -> None:
-    with pytest.raises(BackendError, match="openvino' is not in this version"):
-        open_session(graph, backend="openvino")
+@pytest.mark.parametrize("usual_batch", [0, -1, 1.5, True])
+def test_a_usual_batch_that_is_none(graph: Path, usual_batch: Any) -> None:
+    with pytest.raises(InputError, match="usual_batch must be a positive whole number"):
+        open_session(graph, usual_batch=usual_batch)
+
+
+def test_a_provider_that_this_build_lacks(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipdeploy.runtime.providers.available_providers", lambda: ("CPUExecutionProvider",))
+    with pytest.raises(BackendError, match="has no CUDAExecutionProvider, only ") as caught:
+        open_session(graph, backend="onnxruntime:cuda")
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
@@ -131,7 +139,7 @@ def test_a_backend_of_built_engines_takes_no_graph(graph: Path, backend: str, mo
 
 
 def test_an_unknown_backend() -> None:
-    with pytest.raises(InputError, match="expected one of auto, onnxruntime, tensorrt, tensorrt-rtx") as caught:
+    with pytest.raises(InputError, match="expected one of auto, onnxruntime, onnxruntime:cuda, ") as caught:
         choose_backend("onnxruntim")
     assert caught.value.fix == 'pass backend="onnxruntime"'
 
