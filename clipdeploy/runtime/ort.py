@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ _DTYPES = {
 _LOG_ERRORS_ONLY = 3
 # Removes a Relu in front of Q where its zero is the smallest number; it believes so of every 8-bit float (1.31).
 _TAKES_Q_APART = ["ReluQuantRewrite", "ClipQuantRewrite"]
+# With more threads a single picture is hardly done sooner.
+_PAYING_THREADS = 4
 # A file that cannot be a graph, whatever runs it.
 _BAD_GRAPH = re.compile(r"Load model from|INVALID_PROTOBUF|NO_SUCHFILE|INVALID_GRAPH|NO_MODEL")
 _NO_MEMORY = re.compile(
@@ -41,6 +44,9 @@ _ASKED_BYTES = re.compile(r"(?:buffer of size|requested bytes of) (\d+)")
 
 class OrtSession:
     """One graph in ONNX Runtime; a `Session`.
+
+    No more runs at once than the cores have work for: each that overlaps another takes memory for a batch of its own,
+    which ONNX Runtime keeps, in pieces that fit the next batch or do not.
 
     Args:
         graph: path of an ONNX file with one input and one output.
@@ -73,6 +79,7 @@ class OrtSession:
         self.name = f"onnxruntime:{provider}"
         self.largest_batch: int | None = None
         options = _options(ort, threads)
+        self._turns = Semaphore(_runs_at_once(threads))
         if provider == providers.CPU:
             self._session = self._open_on_cpu(ort, options, fuse_qdq)
         else:
@@ -87,7 +94,8 @@ class OrtSession:
         if session is None:
             raise BackendError(f"the session of {self._graph.name} is closed", fix="load the bundle again")
         try:
-            (output,) = session.run((self.output.name,), {self.input.name: batch})
+            with self._turns:
+                (output,) = session.run((self.output.name,), {self.input.name: batch})
         except Exception as error:  # the engine's exceptions have no common base
             raise self._run_error(batch, error) from error
         result: NDArray[np.float32] = output
@@ -203,6 +211,11 @@ def _free(needed: int) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _runs_at_once(threads: int | None) -> int:
+    """How many runs keep the cores busy, each taking `threads`, or as many as pay for one picture."""
+    return max(1, usable_cores() // min(threads or _PAYING_THREADS, _PAYING_THREADS))
 
 
 def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -366,6 +369,32 @@ def test_it_takes_the_cores_that_the_process_may_use(graph: Path, monkeypatch: p
     for threads, taken in ((None, 3), (1, 1)):
         options = OrtSession(graph, threads=threads)._session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (taken, 1)
+
+
+@pytest.mark.parametrize(("cores", "threads", "expected"), [(2, None, 1), (2, 1, 2), (16, None, 4), (16, 8, 4)])
+def test_no_more_runs_at_once_than_the_cores_have_work_for(
+    graph: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(ort_room, "usable_cores", lambda: cores)
+    session, running, most = OrtSession(graph, threads=threads), 0, 0
+    counting = threading.Lock()
+
+    class Slow:
+        def run(self, *_: object) -> tuple[np.ndarray]:
+            nonlocal running, most
+            with counting:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.01)
+            with counting:
+                running -= 1
+            return (np.zeros((1, 1), np.float32),)
+
+    session._session = Slow()
+    batch = np.zeros([1 if isinstance(axis, str) else axis for axis in session.input.shape], session.input.dtype)
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(session.run, [batch] * 24))
+    assert most == expected
 
 
 # ---- memory
