@@ -28,16 +28,7 @@ EXAMPLES = (
 
 @click.command(cls=Verb, examples=EXAMPLES)
 @options.bundle
-@click.option("--labels", metavar="A,B,...", help="Labels, separated by commas.")
-@click.option("--label", multiple=True, metavar="TEXT", help="One label, commas and all. Repeatable.")
-@click.option("--labels-file", type=options.PATH, metavar="FILE", help="UTF-8 file of labels, one a line.")
-@click.option(
-    "--template",
-    multiple=True,
-    metavar="TEXT",
-    help="Sentence with {} for the label; or openai: its 80 sentences. Repeatable: the mean is taken.  "
-    "[default: a photo of a {}.]",
-)
+@options.labels
 @click.option("--list", "show", is_flag=True, help="Show the banks of the bundle.")
 @click.option("--remove", is_flag=True, help="Take these labels out again.")
 @click.option("--all", "everything", is_flag=True, help="With --remove: all labels of these templates.")
@@ -45,9 +36,7 @@ EXAMPLES = (
 def bank(
     console: Console,
     bundle: Path,
-    labels: str | None,
-    label: tuple[str, ...],
-    labels_file: Path | None,
+    labels: tuple[str, ...] | None,
     template: tuple[str, ...],
     show: bool,
     remove: bool,
@@ -65,19 +54,13 @@ def bank(
     A bank holds the labels of one list of templates. The template {} keeps texts as they are.
     """
     from clipdeploy.bank import BankRequest, bank_labels, list_banks, remove_labels
-    from clipdeploy.pictures import read_lines
 
-    given = labels is not None or bool(label) or labels_file is not None
-    _check_options(given=given, show=show, remove=remove, everything=everything, template=template)
+    _check_options(given=labels is not None, show=show, remove=remove, everything=everything, template=template)
     if show:
         banks = list_banks(bundle)
         console.result({"bundle": bundle, "banks": to_dict(banks)}, banks_text(banks))
         return
-    wanted = (
-        *(part.strip() for part in (labels or "").split(",") if labels and labels.strip()),
-        *label,
-        *(read_lines(labels_file, what="labels") if labels_file else ()),
-    )
+    wanted = labels or ()
     if remove:
         removed = remove_labels(bundle, None if everything else wanted, template, progress=console.progress)
         console.result(to_dict(removed), _removed_text(removed))
@@ -95,7 +78,7 @@ def _check_options(*, given: bool, show: bool, remove: bool, everything: bool, t
         raise click.UsageError("--all goes with --remove, in place of labels.")
     if not (given or show or everything):
         more = ", or --all" if remove else ""
-        raise click.UsageError(f'Give labels: --labels "a dog,a cat", --label TEXT or --labels-file FILE{more}.')
+        raise click.UsageError(f"{options.NO_LABELS}{more}.")
 
 
 def banks_text(banks: tuple[BankInfo, ...]) -> str:

@@ -29,16 +29,7 @@ _SHORT_BAR = 12
 @click.command(cls=Verb, examples=EXAMPLES)
 @options.bundle
 @click.argument("pictures", nargs=-1, required=True)
-@click.option("--labels", metavar="A,B,...", help="Labels, separated by commas.")
-@click.option("--label", multiple=True, metavar="TEXT", help="One label, commas and all. Repeatable.")
-@click.option("--labels-file", type=options.PATH, metavar="FILE", help="UTF-8 file of labels, one a line.")
-@click.option(
-    "--template",
-    multiple=True,
-    metavar="TEXT",
-    help="Sentence with {} for the label; or openai: its 80 sentences. Repeatable: the mean is taken.  "
-    "[default: a photo of a {}.]",
-)
+@options.labels
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels to show a picture.")
 @options.recursive
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures per run.")
@@ -47,9 +38,7 @@ def classify(
     console: Console,
     bundle: Path,
     pictures: tuple[str, ...],
-    labels: str | None,
-    label: tuple[str, ...],
-    labels_file: Path | None,
+    labels: tuple[str, ...] | None,
     template: tuple[str, ...],
     top: int,
     recursive: bool,
@@ -67,18 +56,14 @@ def classify(
     A picture that cannot be read is skipped and named, and the exit code is 3.
     """
     from clipdeploy.classify import ClassifyRequest, classify_pictures
-    from clipdeploy.pictures import find_pictures, read_lines
+    from clipdeploy.pictures import find_pictures
 
-    if labels is None and not label and labels_file is None:
-        raise click.UsageError('Give labels: --labels "a dog,a cat", --label TEXT or --labels-file FILE.')
+    if labels is None:
+        raise click.UsageError(f"{options.NO_LABELS}.")
     request = ClassifyRequest(
         bundle=bundle,
         pictures=find_pictures(pictures, recursive=recursive),
-        labels=(
-            *(part.strip() for part in (labels or "").split(",") if labels and labels.strip()),
-            *label,
-            *(read_lines(labels_file, what="labels") if labels_file else ()),
-        ),
+        labels=labels,
         templates=template,
         top=top,
         precision=precision,

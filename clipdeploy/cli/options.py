@@ -132,3 +132,36 @@ def checkpoint(function: F) -> F:
 def recursive(function: F) -> F:
     """Whether folders are searched to the bottom."""
     return click.option("-r", "--recursive", is_flag=True, help="Take the folders inside a folder too.")(function)
+
+
+def labels(function: F) -> F:
+    """What to tell apart, in three ways: one tuple `labels`, None where none was given; and its `template`."""
+
+    @functools.wraps(function)
+    def gathered(*args: Any, labels: str | None, label: tuple[str, ...], labels_file: Path | None, **rest: Any) -> Any:
+        from clipdeploy.pictures import read_lines
+
+        if labels is None and not label and labels_file is None:
+            return function(*args, labels=None, **rest)
+        listed = tuple(part.strip() for part in labels.split(",")) if labels and labels.strip() else ()
+        from_file = read_lines(labels_file, what="labels") if labels_file else ()
+        return function(*args, labels=(*listed, *label, *from_file), **rest)
+
+    choices = (
+        click.option("--labels", metavar="A,B,...", help="Labels, separated by commas."),
+        click.option("--label", multiple=True, metavar="TEXT", help="One label, commas and all. Repeatable."),
+        click.option("--labels-file", type=PATH, metavar="FILE", help="UTF-8 file of labels, one a line."),
+        click.option(
+            "--template",
+            multiple=True,
+            metavar="TEXT",
+            help="Sentence with {} for the label; or openai: its 80 sentences. Repeatable: the mean is taken.  "
+            "[default: a photo of a {}.]",
+        ),
+    )
+    for choice in reversed(choices):
+        gathered = choice(gathered)
+    return cast(F, gathered)
+
+
+NO_LABELS = 'Give labels: --labels "a dog,a cat", --label TEXT or --labels-file FILE'
