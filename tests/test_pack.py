@@ -101,7 +101,7 @@ def test_it_classifies_banked_labels_without_text_encoder_and_tokenizer(
     pack: Pack, folder: Path, tmp_path: Path
 ) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
-    with load(folder, self_test=False) as clip:
+    with load(folder, backend="onnxruntime", self_test=False) as clip:
         expected = clip.classify(pictures, LABELS)
         rows, cosines = clip.encode_labels(LABELS), clip.similarity(pictures, "a photo of a cat.")
     pack(towers=IMAGE, precisions=("int8",), target="cpu")
@@ -156,7 +156,7 @@ def test_a_picture_encoder_alone_says_that_it_cannot_classify(tmp_path: Path) ->
     folder = make_bundle(tmp_path / "plain")
     outcome = pack_bundle(PackRequest(folder, tmp_path / "device", towers=IMAGE))
     assert f"cannot classify them; bank labels first: clipdeploy bank {folder} --label" in outcome.notes[0]
-    with load(tmp_path / "device", self_test=False) as clip:
+    with load(tmp_path / "device", backend="onnxruntime", self_test=False) as clip:
         assert clip.encode_image(np.zeros((40, 60, 3), np.uint8)).shape == (1, 16)
         with pytest.raises(TextError, match="no bank of it holds the label 'dog'"):
             clip.encode_labels(["dog"])
@@ -166,7 +166,7 @@ def test_a_text_encoder_alone(pack: Pack, tmp_path: Path) -> None:
     outcome = pack(towers=TEXT)
     assert graphs_in(tmp_path / "device") == ["textual.onnx"]
     assert outcome.notes == ("it holds no image encoder: it embeds texts, and takes no pictures",)
-    with load(tmp_path / "device", self_test=False) as clip:
+    with load(tmp_path / "device", backend="onnxruntime", self_test=False) as clip:
         assert clip.encode_text(["dog"]).shape == (1, 16)
 
 

@@ -195,11 +195,13 @@ def test_a_forgotten_clip_takes_all_with_it(chosen: Chosen) -> None:
     """No cycles: what a Clip holds goes when the last name for it goes, whether or not it was closed."""
     gc.collect()
     gc.disable()
+    others = set(threading.enumerate())
     try:
         clip = clipdeploy.load(chosen.bundle, backend="onnxruntime")
         clip.classify([np.zeros((40, 40, 3), np.uint8)] * 4, ["a dog", "a cat"])
         classifier = clip.classifier(["a dog"])
-        before = {t for t in threading.enumerate() if t.name.startswith("clipdeploy")}
+        before = {t for t in threading.enumerate() if t.name.startswith("clipdeploy")} - others
+        assert before
         held = [weakref.ref(one) for one in (clip, clip.images, clip._encoders.session(Tower.IMAGE), clip._encoders)]
         del clip
         assert held[0]() is None
