@@ -53,7 +53,9 @@ class Timing:
     calls: int
 
 
-_UNTIL_THREADS_SLEEP_S, _WARM_UP_S = 0.25, 0.05
+_UNTIL_THREADS_SLEEP_S, _WARM_UP_S, _AFTER_PROBE_S = 0.25, 0.05, 0.01
+_AT_ITS_BEST = 1.25
+"""How much longer than its fastest answer a probe may take while the machine counts as at its best."""
 
 
 def interleaved(
@@ -71,20 +73,27 @@ def in_rounds(
     calls: int = 10,
     rest_s: float = _UNTIL_THREADS_SLEEP_S,
     warm_up_s: float = _WARM_UP_S,
+    probe: Callable[[], float] | None = None,
+    probes: list[list[float]] | None = None,
 ) -> dict[str, list[list[float]]]:
     """Wall time in ms of every measured call of every candidate, one list a round.
 
     Each round lets every candidate wait until the threads of the one before have gone to sleep (they go on spinning
     for some tens of milliseconds, which takes a core from whoever is next), warms it up unmeasured, and measures
-    `calls` runs; the next round starts with another candidate.
+    `calls` runs; the next round starts with another candidate. Before each turn and after the last of a round, `probe`
+    is asked how fast the machine is at that moment, and its answers go to `probes`, a list a round.
     """
     names, samples = list(candidates), {name: [] for name in candidates}  # type: ignore[var-annotated]
     gc.collect()
     gc.disable()
     try:
         for turn in range(rounds):
+            speeds: list[float] = []
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 time.sleep(rest_s)
+                if probe is not None:
+                    speeds.append(probe())
+                    time.sleep(_AFTER_PROBE_S)
                 warm = time.perf_counter() + warm_up_s
                 candidates[name]()
                 while time.perf_counter() < warm:
@@ -95,9 +104,32 @@ def in_rounds(
                     candidates[name]()
                     taken.append((time.perf_counter() - started) * 1e3)
                 samples[name].append(taken)
+            if probe is not None and probes is not None:
+                time.sleep(rest_s)
+                probes.append([*speeds, probe()])
     finally:
         gc.enable()
     return samples
+
+
+def at_full_speed(
+    samples: Mapping[str, Sequence[Sequence[float]]], probes: Sequence[Sequence[float]], names: Sequence[str]
+) -> dict[str, list[float]]:
+    """Of what `in_rounds` measured, the calls between two probes that both found the machine at its best.
+
+    Args:
+        samples: of each candidate, the calls of each round, in ms.
+        probes: of each round, how long the probe took before each turn and after the last, in ms.
+        names: of the candidates, in the order of the first round.
+    """
+    best = min(min(one) for one in probes)
+    kept: dict[str, list[float]] = {name: [] for name in names}
+    for turn, taken in enumerate(probes):
+        order = names[turn % len(names) :] + names[: turn % len(names)]  # type: ignore[operator]
+        for place, name in enumerate(order):
+            if max(taken[place], taken[place + 1]) <= _AT_ITS_BEST * best:
+                kept[name] += samples[name][turn]
+    return kept
 
 
 def timing(values: Sequence[float]) -> Timing:

@@ -50,8 +50,11 @@ _RUNTIME = """## The runtime on a processor, {model}
 
 `python -m bench.runtime`: `encode_pixels` of each backend and precision beside the engine that it stands on, called
 without clipdeploy with the same graph, and beside PyTorch; {rounds} rounds, in which all take turns. `x eager` is how
-many times PyTorch eager's speed, by the median of the rounds. Ratios below 1: ours is faster. `cosine` is the least to
-PyTorch's embeddings; INT8 costs random weights more than trained ones ([precision.md](precision.md) has those)."""
+many times PyTorch eager's speed, by the median of the rounds. Ratios below 1: ours is faster. This machine is shared,
+and its speed in few bits falls to less than half for seconds at a time: a probe of bfloat16 products before and after
+each turn tells. `at full speed` are the medians of the turns between two probes within a quarter of the best one, and
+empty where there was none. `cosine` is the least to PyTorch's embeddings; INT8 costs random weights more than trained
+ones ([precision.md](precision.md) has those)."""
 
 _FOLDER = """## A folder of JPEGs to labels
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import clipdeploy
-from bench.common import OUT, environment, in_rounds, ratio, timing, write_json
+from bench.common import OUT, at_full_speed, environment, in_rounds, ratio, timing, write_json
 from bench.peers import Embed, NotHereError, Pixels, PyTorch, onnxruntime_bare, openvino_bare
 from bench.runtime_page import EAGER, report
 from bench.typed_bundle import INT8_CPU, INT8_QDQ, clouds, typed_bundle
@@ -183,8 +183,10 @@ def measure(bench: Bench, pixels: Pixels, rounds: int, calls: int) -> dict[str, 
         cosines = {name: float((embed(pixels) * exact).sum(axis=1).min()) for name, embed in found.embed.items()}
         print(f"timing {len(found.embed)} candidates with a batch of {len(pixels)}", flush=True)
         calling = {name: partial(embed, pixels) for name, embed in found.embed.items()}
-        samples = in_rounds(calling, rounds=rounds, calls=calls)
+        probes: list[list[float]] = []
+        samples = in_rounds(calling, rounds=rounds, calls=calls, probe=bench.pytorch.probe, probes=probes)
     eager = samples[EAGER]
+    at_best = at_full_speed(samples, probes, list(calling))
     return {
         "rounds": rounds,
         "calls": calls,
@@ -198,6 +200,8 @@ def measure(bench: Bench, pixels: Pixels, rounds: int, calls: int) -> dict[str, 
             name: {"median": 1 / (r := ratio(runs, eager)).median, "fastest": 1 / r.fastest}
             for name, runs in samples.items()
         },
+        "probe_ms": probes,
+        "at_full_speed": {name: asdict(timing(values)) for name, values in at_best.items() if values},
         "least_cosine_to_pytorch": cosines,
         "absent": found.absent,
         "told": found.told,

@@ -69,6 +69,32 @@ def test_a_ratio_is_of_paired_rounds() -> None:
     assert (found.median, found.least, found.most, found.fastest) == (2.0, 0.5, 2.0, 0.5)
 
 
+def test_only_turns_between_two_fast_probes_are_at_full_speed() -> None:
+    from bench.common import at_full_speed
+
+    samples = {"a": [[1.0], [2.0]], "b": [[3.0], [4.0]]}  # the second round begins with b
+    assert at_full_speed(samples, [[5.0, 6.0, 9.0], [5.0, 5.0, 6.2]], ["a", "b"]) == {"a": [1.0, 2.0], "b": [4.0]}
+    assert at_full_speed(samples, [[5.0, 6.3, 5.0], [9.0, 5.0, 9.0]], ["a", "b"]) == {"a": [], "b": []}
+
+
+def test_in_rounds_probes_before_each_turn_and_after_the_last() -> None:
+    from bench.common import in_rounds
+
+    probes: list[list[float]] = []
+    answers = iter(range(100))
+    samples = in_rounds(
+        {"a": lambda: None, "b": lambda: None},
+        rounds=2,
+        calls=3,
+        rest_s=0,
+        warm_up_s=0,
+        probe=lambda: float(next(answers)),
+        probes=probes,
+    )
+    assert probes == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert {name: [len(one) for one in runs] for name, runs in samples.items()} == {"a": [3, 3], "b": [3, 3]}
+
+
 def test_the_verdict_says_what_was_missed() -> None:
     from bench.runtime_page import EAGER, best_of_ours, verdicts
 
@@ -78,10 +104,14 @@ def test_the_verdict_says_what_was_missed() -> None:
         "to_bare": {ours: {"bare": "ONNX Runtime fp32", "median": 1.04}},
         "times_pytorch": {ours: {"median": 2.0}},
         "absent": {"torch.compile fp32": "no compiler"},
+        "probe_ms": [[5.0, 6.0, 13.0]],
+        "at_full_speed": {EAGER: {"median_ms": 60.0}, ours: {"median_ms": 8.0}},
     }
     record = {"model": "ViT-B-32", "batches": {"1": row}, "auto": {}}
     told = verdicts(record)
     assert "0 of 1 hold; the slowest is 1.040" in told
     assert "2.00x PyTorch eager, asked for 7x: missed" in told
+    assert "took 5.0 ms at best, 6.0 in the middle, 13.0 at worst" in told
+    assert f"at its best, batch 1: {ours}, 7.50x, asked for 7x: holds" in told
     assert "Not run: torch.compile fp32. No compiler." in told
     assert best_of_ours(record) == [("batch 1", "60.0 ms", "30.0 ms, onnxruntime fp32", "2.0x")]
