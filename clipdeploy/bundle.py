@@ -34,7 +34,7 @@ from clipdeploy.manifest import (
     sha256_file,
 )
 from clipdeploy.progress import Progress, silent
-from clipdeploy.spec import ModelSpec, Precision, Target, Tower
+from clipdeploy.spec import FrameSpec, ModelSpec, Precision, Target, Tower
 from clipdeploy.writing import (
     Index,
     check_space,
@@ -168,6 +168,20 @@ class Bundle:
     def graph(self, tower: Tower, precision: Precision = Precision.FP32, target: Target | None = None) -> Path:
         """Path of a tower's graph; see `graph_name`."""
         return self.path(self.graph_name(tower, precision, target))
+
+    def frames(self) -> list[FrameSpec]:
+        """The camera frames that this bundle holds a graph for, in the manifest's order."""
+        return [entry.frame for entry in self.manifest.files.values() if entry.kind == "frame" and entry.frame]
+
+    def frame_graph(self, frame: FrameSpec) -> Path:
+        """Path of the graph that makes pixels of these frames; raises InputError where there is none."""
+        if frame not in self.frames():
+            have = ", ".join(map(str, self.frames())) or "none"
+            raise InputError(
+                f"bundle {self.folder} holds no graph for frames of {frame}; it holds: {have}",
+                fix=f"make it: clipdeploy frames {self.folder} --frame {frame}",
+            )
+        return self.path(frame.graph_name)
 
     def _graphs(self, tower: Tower, precision: Precision) -> dict[str, FileEntry]:
         return {

@@ -14,6 +14,7 @@
     │   └── BundleVersionError      the bundle was written by a newer schema
     ├── EngineError                 a TensorRT engine cannot be built, or is not for this machine
     ├── BackendError                an inference engine cannot be used, or failed
+    ├── SourceError                 a camera, video or stream cannot be opened, or has broken off
     ├── ParityError                 outputs drift from the reference beyond a gate
     └── OutputError                 a result cannot be written
 
@@ -98,6 +99,10 @@ class EngineError(ClipdeployError):
 
 class BackendError(ClipdeployError):
     """An inference engine cannot be used, or failed."""
+
+
+class SourceError(ClipdeployError):
+    """A camera, video or stream cannot be opened, or has broken off."""
 
 
 class ParityError(ClipdeployError):

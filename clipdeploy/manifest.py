@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from clipdeploy.errors import BundleCorruptError, BundleNotFoundError, BundleVersionError, InputError
-from clipdeploy.spec import ModelSpec, Precision, Target, Tower, from_dict, to_dict
+from clipdeploy.spec import BakedSpec, FrameSpec, ModelSpec, Precision, Target, Tower, from_dict, to_dict
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -22,12 +22,14 @@ class FileEntry:
     Attributes:
         sha256: of the content, hexadecimal.
         size_bytes: of the content.
-        kind: what it is for: `graph`, `weights`, `engine`, `tokenizer`, `bank`, `golden` or `report`.
+        kind: what it is for: `graph`, `weights`, `engine`, `frame` (a graph that makes pixels
+            of a camera's frames), `tokenizer`, `bank`, `golden` or `report`.
         origin: which stage wrote it, and from what.
         tower: for graphs, which encoder.
         precision: for graphs, the number format.
         opset: for graphs, the ONNX operator set.
         target: for graphs with 8 bits, what they are made for; None where their maker does not tell.
+        frame: for a graph of kind `frame`, what it takes.
     """
 
     sha256: str
@@ -38,6 +40,7 @@ class FileEntry:
     precision: Precision | None = None
     opset: int | None = None
     target: Target | None = None
+    frame: FrameSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class NewFile:
     precision: Precision | None = None
     opset: int | None = None
     target: Target | None = None
+    frame: FrameSpec | None = None
 
     def entry(self) -> FileEntry:
         """What the manifest says of it."""
@@ -89,6 +93,7 @@ class Manifest:
         embedding_space: id over weights, activation, preprocessing and tokenizer; vectors of two bundles
             may be compared only when theirs are equal.
         tools: versions of the libraries that made the bundle.
+        baked: what the image graph answers by itself, where labels are folded into it; None in ordinary bundles.
     """
 
     schema_version: int
@@ -97,6 +102,7 @@ class Manifest:
     provenance: Provenance
     tools: dict[str, str]
     files: dict[str, FileEntry] = field(default_factory=dict)
+    baked: BakedSpec | None = None
 
 
 def sha256_file(path: Path) -> str:

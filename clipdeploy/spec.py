@@ -24,8 +24,10 @@ TextPooling = Literal["eot_argmax", "eot_first", "last", "cls", "other"]
 TextCleaning = Literal["whitespace", "lower", "canonicalize", "none"]
 CropRounding = Literal["round", "floor"]
 RgbConversion = Literal["after_resize", "before_resize", "on_white"]
+FrameColor = Literal["rgb", "bgr", "nv12"]
 Target = Literal["tensorrt", "cpu"]
 """What a quantised graph is placed and typed for; it is never passed off for another."""
+_LARGEST_FRAME = 16384
 
 
 class Precision(str, Enum):
@@ -106,6 +108,88 @@ class PixelSpec:
             raise InputError(f"image size must be positive, got {self.height}x{self.width}")
         if any(s <= 0 or not math.isfinite(s) for s in self.std):
             raise InputError(f"std must be positive and finite, got {self.std}")
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """A camera's frames, as a graph takes them that resizes and normalises by itself.
+
+    Attributes:
+        width: in px.
+        height: in px.
+        color: `rgb` or `bgr`, (height, width, 3) uint8; or `nv12`, (height * 3 / 2, width) uint8: a plane of luma, and
+            below it one of chroma at half the size, U and V in turn, as decoders and cameras give it.
+    """
+
+    width: int
+    height: int
+    color: FrameColor = "rgb"
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.width <= _LARGEST_FRAME and 1 <= self.height <= _LARGEST_FRAME):
+            raise InputError(
+                f"a frame's sides must be in 1..{_LARGEST_FRAME} px, got {self.width}x{self.height}",
+                fix="give width x height, such as 1920x1080",
+            )
+        if self.color == "nv12" and (self.width % 2 or self.height % 2):
+            raise InputError(
+                f"an nv12 frame has even sides, got {self.width}x{self.height}",
+                fix="give the size that the decoder gives, such as 1920x1080, or take its frames as rgb or bgr",
+            )
+
+    @classmethod
+    def parse(cls, text: str | FrameSpec) -> FrameSpec:
+        """Read `WIDTHxHEIGHT` or `WIDTHxHEIGHT:COLOR`; raises InputError."""
+        if isinstance(text, FrameSpec):
+            return text
+        size, _, color = text.strip().lower().partition(":")
+        width, _, height = size.partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            raise InputError(
+                f"{text!r} is no size of a frame", fix="give WIDTHxHEIGHT[:rgb|bgr|nv12], such as 1920x1080:bgr"
+            )
+        if color not in ("", *typing.get_args(FrameColor)):
+            raise InputError(
+                f"{text!r}: unknown colour order {color!r}", fix="give rgb, bgr or nv12, such as 1920x1080:bgr"
+            )
+        return cls(int(width), int(height), typing.cast(FrameColor, color or "rgb"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one frame, uint8."""
+        if self.color == "nv12":
+            return (self.height * 3 // 2, self.width)
+        return (self.height, self.width, 3)
+
+    @property
+    def tensor(self) -> TensorSpec:
+        """The graph's input: N frames."""
+        return TensorSpec("frame", "uint8", ("batch", *self.shape))
+
+    @property
+    def graph_name(self) -> str:
+        """File name in a bundle of the graph that makes pixels of these frames."""
+        return f"frames/{self.width}x{self.height}-{self.color}.onnx"
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}:{self.color}"
+
+
+@dataclass(frozen=True)
+class BakedSpec:
+    """What a baked bundle answers by itself: its image graph takes frames or pixels and gives a number a label.
+
+    Attributes:
+        labels: K distinct texts, in the order of the answers; empty where the graph gives embeddings.
+        templates: that the labels were put into.
+        frame: what goes in; None where it is pixels that are ready for the model.
+        embedding_space: of the bundle that it was baked from.
+    """
+
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+    frame: FrameSpec | None
+    embedding_space: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Frames in, results out, newest first; see `stream.py`."""
