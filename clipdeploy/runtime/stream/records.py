@@ -39,12 +39,14 @@ class Frame:
     @property
     def height(self) -> int:
         """In px."""
-        return self.pixels.shape[0] * 2 // 3 if self.color == "nv12" else self.pixels.shape[0]
+        rows: int = self.pixels.shape[0]
+        return rows * 2 // 3 if self.color == "nv12" else rows
 
     @property
     def width(self) -> int:
         """In px."""
-        return self.pixels.shape[1]
+        columns: int = self.pixels.shape[1]
+        return columns
 
     @property
     def time_s(self) -> float:
