@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.common import Timing
 from bench.folder import report as folder_report
+from bench.frames import report as frames_report
 from bench.gpu import absent_text, gpu_table
 from bench.graphs import Row, graphs_table
 from bench.latency import BARE, OURS, PYTORCH, ceiling_text, encode_table, journey_table
@@ -60,6 +61,13 @@ _FOLDER = """## A folder of JPEGs to labels
 
 `python -m bench.folder`: `classify_many` over a folder of 1080p JPEGs beside the usual open_clip script."""
 
+_FRAMES = """## Frames in the graph
+
+`python -m bench.frames`: raw camera frames to embeddings of {model} in float32, by Pillow and the encoder, and by the
+frame graph and the encoder ([frames.md](frames.md)); {rounds} rounds, in which all take turns. Pillow has one thread,
+as for any one picture; OpenCV makes RGB of nv12 for it. The ratio is of the two ways whole: below 1, frames in the
+graph are faster."""
+
 _SOAK = """## The runtime for a long time
 
 `python -m bench.soak`: {threads} threads on one object make every kind of call, and each answer is compared bit for bit
@@ -77,7 +85,14 @@ _NO_GPU = "No GPU has been measured yet; on a machine without one, `--dry-run` g
 
 def page(results: Path = RESULTS) -> str:
     """The whole page, from the records in `results`."""
-    parts = [*_float32(results), *_runtime(results), *_folder(results), *_soak(results), *_gpu(results)]
+    parts = [
+        *_float32(results),
+        *_runtime(results),
+        *_folder(results),
+        *_frames(results),
+        *_soak(results),
+        *_gpu(results),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -98,6 +113,13 @@ def _folder(results: Path) -> list[str]:
         return []
     record = json.loads((results / "folder.json").read_text("utf-8"))
     return [_FOLDER, _machine(record), _block(folder_report(record))]
+
+
+def _frames(results: Path) -> list[str]:
+    if not (results / "frames.json").is_file():
+        return []
+    record = json.loads((results / "frames.json").read_text("utf-8"))
+    return [_FRAMES.format(**record), _machine(record), _block(frames_report(record))]
 
 
 def _soak(results: Path) -> list[str]:

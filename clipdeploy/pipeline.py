@@ -25,12 +25,13 @@ from clipdeploy.errors import ParityError
 from clipdeploy.findings import Finding
 from clipdeploy.progress import Progress, silent
 from clipdeploy.request import CheckpointRequest
-from clipdeploy.spec import Precision, Target, Tower, to_dict
+from clipdeploy.spec import FrameSpec, Precision, Target, Tower, to_dict
 from clipdeploy.versions import installed
 
 if TYPE_CHECKING:
     from clipdeploy.export.checkpoint import Checkpoint
     from clipdeploy.export.tower import TowerResult
+    from clipdeploy.frames.records import FrameOutcome
     from clipdeploy.runtime.choose import StandIns
     from clipdeploy.verify.records import ParityReport
     from clipdeploy.verify.reference import Reference
@@ -55,6 +56,7 @@ class ExportRequest:
         verify: climb the parity ladder against the checkpoint before the bundle takes its place.
         overwrite: replace a bundle that is already there.
         golden_images: pictures for the golden samples, besides the drawn ones.
+        frames: a camera's, that the bundle takes as they come, such as `1920x1080:bgr`.
     """
 
     checkpoint: CheckpointRequest
@@ -65,6 +67,7 @@ class ExportRequest:
     verify: bool = True
     overwrite: bool = False
     golden_images: tuple[Path, ...] = ()
+    frames: tuple[FrameSpec | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class ExportOutcome:
     seconds: float
     size_bytes: int
     findings: tuple[Finding, ...] = ()
+    frames: tuple[FrameOutcome, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
         CheckpointError: the checkpoint cannot be found, read or trusted, or preflight finds something bad.
         ExportError: a tower cannot be traced or simplified.
         ParityError: the graphs drift from the checkpoint; no bundle is left.
+        InputError: no such frames.
         OutputError: the folder exists already or cannot be written.
     """
     import clipdeploy.export  # noqa: F401  what is missing is better told now than after minutes of tracing
@@ -116,6 +121,7 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
 
     started = time.perf_counter()
     check_target(request.output, overwrite=request.overwrite)
+    frames = tuple(FrameSpec.parse(frame) for frame in request.frames)
     if request.simplify or request.verify:
         choose_backend(ONNXRUNTIME)
     checkpoint = _load(request.checkpoint, progress)
@@ -128,12 +134,13 @@ def export_bundle(request: ExportRequest, *, progress: Progress = silent) -> Exp
             bundle.add(TOKENIZER, tokenizer, kind="tokenizer", origin=f"export of {checkpoint.source}")
             towers = tuple(_export_tower(checkpoint, tower, bundle, request, progress) for tower in Tower)
             _add_golden(checkpoint, bundle, request, progress)
+            framed = _add_frames(bundle, frames, progress)  # behind the golden samples, which it answers as frames
             _add_findings(findings, bundle)
             reference = _new_reference(checkpoint, bundle) if request.verify else None
             del checkpoint  # the reference lets go of it too, before the graphs are loaded
             report = _verify_new(reference, bundle, request, progress) if reference is not None else None
             size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    return ExportOutcome(request.output, towers, report, time.perf_counter() - started, size, findings)
+    return ExportOutcome(request.output, towers, report, time.perf_counter() - started, size, findings, framed)
 
 
 def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> ParityReport:
@@ -143,6 +150,7 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     from clipdeploy.verify.page import write_html
 
     bundle = Bundle.open(request.bundle)
+    bundle.check_unbaked("verify")
     request = _settled(bundle, request, progress)
     reference = _reference(bundle, request, progress)
     with (
@@ -262,6 +270,12 @@ def _export_tower(
     if result.weights is not None:
         bundle.add(result.weights.name, result.weights, kind="weights", origin=origin, tower=tower)
     return result
+
+
+def _add_frames(bundle: Bundle, frames: tuple[FrameSpec, ...], progress: Progress) -> tuple[FrameOutcome, ...]:
+    from clipdeploy.frames.job import add_to
+
+    return add_to(bundle, tuple(dict.fromkeys(frames)), progress=progress) if frames else ()
 
 
 def _add_golden(checkpoint: Checkpoint, bundle: Bundle, request: ExportRequest, progress: Progress) -> None:

@@ -10,6 +10,7 @@ import click
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.findings import findings_text, summary
+from clipdeploy.cli.frames import frames_table
 from clipdeploy.cli.text import one_line, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.request import CheckpointRequest
@@ -28,6 +29,7 @@ EXAMPLES = (
     "clipdeploy export ViT-B-32.pt -o openai",
     "clipdeploy export ViT-B-32 --pretrained epoch_9.pt --entry state_dict_ema -o mine",
     "clipdeploy export ViT-B-32 --random-weights -o benchmark",
+    "clipdeploy export ViT-B-32 --pretrained laion2b_s34b_b79k --frame 1920x1080:bgr -o b32",
 )
 
 
@@ -40,6 +42,7 @@ EXAMPLES = (
 @click.option("--no-verify", is_flag=True, help="Do not compare the bundle with the checkpoint.")
 @click.option("--measure", is_flag=True, help="Time the graphs before and after each simplifying step.")
 @click.option("--golden", multiple=True, metavar="PICTURES", help="Pictures for the golden samples. Repeatable.")
+@options.frames()
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 def export(
     console: Console,
@@ -51,6 +54,7 @@ def export(
     no_verify: bool,
     measure: bool,
     golden: tuple[str, ...],
+    frames: tuple[str, ...],
     overwrite: bool,
 ) -> None:
     """Make a bundle from a checkpoint.
@@ -64,7 +68,8 @@ def export(
     an architecture of their own, such as ViT-B-32-quickgelu.
 
     Image and text tower become one ONNX graph each. They are simplified, every step checked
-    numerically, and compared with the checkpoint. A bundle that drifts is not written.
+    numerically, and compared with the checkpoint. A bundle that drifts is not written. With --frame it
+    takes a camera's frames as they come too: see clipdeploy frames.
     """
     from clipdeploy.pictures import find_pictures
     from clipdeploy.pipeline import ExportRequest, export_bundle
@@ -78,6 +83,7 @@ def export(
         verify=not no_verify,
         overwrite=overwrite,
         golden_images=find_pictures(golden) if golden else (),
+        frames=frames,
     )
     outcome = export_bundle(request, progress=console.progress)
     console.result(outcome_json(outcome), outcome_text(outcome))
@@ -100,6 +106,7 @@ def outcome_json(outcome: ExportOutcome) -> dict[str, Any]:
         "towers": [_tower_json(outcome.bundle, tower) for tower in outcome.towers],
         "parity": parity,
         "preflight": to_dict(outcome.findings),
+        "frames": to_dict(outcome.frames),
     }
 
 
@@ -120,6 +127,8 @@ def outcome_text(outcome: ExportOutcome) -> str:
         from clipdeploy.verify.report import text_table
 
         blocks.append(text_table(outcome.report).rstrip())
+    if outcome.frames:
+        blocks.append(frames_table(outcome.frames))
     blocks.append(f"{one_line(str(outcome.bundle))}: {size(outcome.size_bytes)}, made in {outcome.seconds:.0f} s")
     return "\n\n".join(blocks)
 

@@ -30,7 +30,7 @@ _BYTE_MODES = frozenset({"L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La"
 # Pillow resizes these with the colour multiplied by the alpha.
 _ALPHA_MODES = {"LA": "La", "RGBA": "RGBa"}
 # Pillow keeps coefficients of byte images as integers with this many binary digits (Resample.c, PRECISION_BITS).
-_COEFFICIENT_BITS = 22
+COEFFICIENT_BITS = 22
 # A cut that spares less than this share of an axis is not worth finding.
 _WORTHWHILE = 0.9
 
@@ -98,6 +98,30 @@ def resize_crop(image: Image.Image, place: Geometry, resample: Image.Resampling)
     return _resize_rows(sheet, rows, resample)
 
 
+def coefficients(
+    source: int, resized: int, start: int, stop: int, resample: Image.Resampling
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
+    """What Pillow multiplies pixels with, along one axis, in units of 2 ** -COEFFICIENT_BITS.
+
+    Args:
+        source: pixels of the axis before.
+        resized: pixels of the axis after.
+        start: first output wanted.
+        stop: one past the last output wanted.
+        resample: bicubic or bilinear.
+
+    Returns:
+        Output (from 0 for `start`), source pixel and coefficient, of each that is not zero.
+    """
+    return _coefficients(source, _Cut((start, stop), 0, resized, (0, source)), resample, start, stop)
+
+
+def height_first(source: tuple[int, int], resized: tuple[int, int]) -> bool:
+    """Whether the installed Pillow changes the height before the width, between sizes of (width, height)."""
+    rule = _order_rule()
+    return rule is not None and rule(source, resized)
+
+
 @dataclass(frozen=True)
 class _Cut:
     """The wanted outputs of an axis, the outputs `start .. stop` computed for them, and the source they come of."""
@@ -163,7 +187,7 @@ def _coefficients(
     weight = curve(np.abs((pixel - centre[:, None] + 0.5) / stretch))
     weight[pixel >= last[:, None]] = 0.0
     weight /= weight.sum(axis=1, keepdims=True)
-    value = np.trunc(weight * (1 << _COEFFICIENT_BITS) + np.copysign(0.5, weight)).astype(np.int64)
+    value = np.trunc(weight * (1 << COEFFICIENT_BITS) + np.copysign(0.5, weight)).astype(np.int64)
     row, column = np.nonzero(value)
     return row, pixel[row, column], value[row, column]
 
