@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from clipdeploy.errors import InputError
-from clipdeploy.spec import Precision, Tower, to_dict
+from clipdeploy.spec import FrameSpec, Precision, Tower, to_dict
 
 EngineBackend = Literal["tensorrt", "tensorrt-rtx"]
 ENGINES = "engines"
@@ -48,9 +48,11 @@ class EngineKey:
         jetpack: of the device it was built on, such as `6.1`; None off Jetson.
         tower: which encoder.
         precision: of the graph.
-        graph_sha256: of the ONNX file, and of the weights beside it where there are any.
+        graph_sha256: of the ONNX file, and of the weights beside it where there are any; for camera frames of these
+            and of the frame graph in front.
         profiles: batch sizes.
         flags: build options that change the engine, such as `version-compatible` or `workspace=1024MiB`; sorted.
+        frame: the camera frames that it takes; None where it takes what the encoder does.
     """
 
     backend: EngineBackend
@@ -64,16 +66,22 @@ class EngineKey:
     graph_sha256: str
     profiles: tuple[Profile, ...]
     flags: tuple[str, ...] = ()
+    frame: FrameSpec | None = None
 
     @property
     def digest(self) -> str:
         """8 hex digits over all of it."""
-        return hashlib.sha256(json.dumps(to_dict(self), sort_keys=True).encode()).hexdigest()[:8]
+        told = to_dict(self)
+        if self.frame is None:
+            del told["frame"]  # so that keys from before there were frames keep theirs
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
 
     @property
     def name(self) -> str:
         """The folder's name: what a person asks first, and the digest of the rest."""
         stem = self.tower.graph_name(self.precision).removesuffix(".onnx")
+        if self.frame is not None:
+            stem += f"_{self.frame.width}x{self.frame.height}-{self.frame.color}"
         capabilities = "-".join("sm" + capability.replace(".", "") for capability in self.compute_capabilities)
         return f"{stem}_{self.backend}-{self.version}_{capabilities}_{self.digest}"
 

@@ -14,9 +14,10 @@ from clipdeploy.errors import BundleCorruptError, InputError, OutputError
 from clipdeploy.manifest import COPY_AGAIN
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.engines import engines_of
+from clipdeploy.runtime.selftest.golden_frames import answers_name
 from clipdeploy.runtime.stored_banks import KIND as BANK
 from clipdeploy.runtime.stored_banks import banks_of
-from clipdeploy.spec import Precision, Target, Tower
+from clipdeploy.spec import FrameSpec, Precision, Target, Tower
 from clipdeploy.writing import check_space
 
 _TOKENIZER = "tokenizer.json"
@@ -33,6 +34,7 @@ class PackRequest:
         towers: which encoders; empty takes those there are.
         precisions: which graphs; empty takes all. An encoder that has none of them is taken in fp32.
         target: whose, of 8-bit graphs; None takes all.
+        frames: which frame graphs; None takes all. None are taken without the image encoder.
         engines: take the engines that were built from these graphs.
         golden: take the golden samples, which the self-test and `verify` need.
         overwrite: replace a bundle that is already there.
@@ -43,6 +45,7 @@ class PackRequest:
     towers: tuple[Tower, ...] = ()
     precisions: tuple[str, ...] = ()
     target: Target | None = None
+    frames: tuple[FrameSpec, ...] | None = None
     engines: bool = True
     golden: bool = True
     overwrite: bool = False
@@ -56,6 +59,7 @@ class PackOutcome:
         files: name -> size in bytes, of the new bundle.
         left: likewise, of what stayed behind.
         graphs: of each encoder in the new bundle, its graphs.
+        frames: the camera frames that it holds graphs for.
         engines: the engines in it.
         labels: that its banks hold.
         size_bytes: of the new bundle, and
@@ -69,6 +73,7 @@ class PackOutcome:
     files: dict[str, int]
     left: dict[str, int]
     graphs: dict[str, tuple[str, ...]]
+    frames: tuple[FrameSpec, ...]
     engines: tuple[str, ...]
     labels: int
     size_bytes: int
@@ -92,9 +97,10 @@ def pack_bundle(request: PackRequest, *, progress: Progress = silent) -> PackOut
     bundle = Bundle.open(request.bundle, check_hashes=False)  # those that are taken are checked as they are copied
     _check_apart(bundle.folder, request.output)
     graphs, notes = _graphs(bundle, request)
-    engines = _engines(bundle, request, graphs)
+    frames = _frames(bundle, request, graphs)
+    engines = _engines(bundle, request, graphs, frames)
     labels = len({(bank.id, label) for bank in banks_of(bundle) for label in bank.labels})
-    taken = {name: bundle.manifest.files[name] for name in _taken(bundle, request, graphs, engines)}
+    taken = {name: bundle.manifest.files[name] for name in _taken(bundle, request, graphs, frames, engines)}
     _copy(bundle, taken, request, progress)
     everything = bundle.manifest.files
     return PackOutcome(
@@ -104,11 +110,12 @@ def pack_bundle(request: PackRequest, *, progress: Progress = silent) -> PackOut
         files={name: entry.size_bytes for name, entry in taken.items()},
         left={name: entry.size_bytes for name, entry in everything.items() if name not in taken},
         graphs={tower.value: names for tower, names in graphs.items()},
+        frames=frames,
         engines=engines,
         labels=labels,
         size_bytes=sum(entry.size_bytes for entry in taken.values()),
         size_before_bytes=sum(entry.size_bytes for entry in everything.values()),
-        notes=(*notes, *_limits(request, graphs, labels)),
+        notes=(*notes, *_limits(request, graphs, labels, baked=bundle.manifest.baked is not None)),
         seconds=time.perf_counter() - started,
     )
 
@@ -156,20 +163,43 @@ def _in(bundle: Bundle, tower: Tower, precision: Precision, target: Target | Non
     ]
 
 
-def _engines(bundle: Bundle, request: PackRequest, graphs: dict[Tower, tuple[str, ...]]) -> tuple[str, ...]:
+def _frames(bundle: Bundle, request: PackRequest, graphs: dict[Tower, tuple[str, ...]]) -> tuple[FrameSpec, ...]:
+    """The frames whose graphs are taken; raises InputError for one that is asked for and not there."""
+    if request.frames is not None:
+        for frame in request.frames:
+            bundle.frame_graph(frame)  # raises
+        if request.frames and Tower.IMAGE not in graphs:
+            raise InputError(
+                "frame graphs go with the image encoder, which is not taken", fix="leave --frame out, or --tower text"
+            )
+        return tuple(frame for frame in bundle.frames() if frame in request.frames)
+    return tuple(bundle.frames()) if Tower.IMAGE in graphs else ()
+
+
+def _engines(
+    bundle: Bundle, request: PackRequest, graphs: dict[Tower, tuple[str, ...]], frames: Sequence[FrameSpec]
+) -> tuple[str, ...]:
     """The engines that were built from the graphs that are taken; a processor runs none."""
     if not request.engines or request.target == "cpu":
         return ()
     taken = {name for names in graphs.values() for name in names}
-    return tuple(name for name, engine in engines_of(bundle).items() if engine.graph in taken)
+    return tuple(
+        name
+        for name, engine in engines_of(bundle).items()
+        if engine.graph in taken and (engine.key.frame is None or engine.key.frame in frames)
+    )
 
 
 def _taken(
-    bundle: Bundle, request: PackRequest, graphs: dict[Tower, tuple[str, ...]], engines: Sequence[str]
+    bundle: Bundle,
+    request: PackRequest,
+    graphs: dict[Tower, tuple[str, ...]],
+    frames: Sequence[FrameSpec],
+    engines: Sequence[str],
 ) -> list[str]:
     """The names of the files to take, in the manifest's order."""
     names = {name for group in graphs.values() for name in group}
-    wanted = {*names, *(f"{name}.data" for name in names), *_REPORTS}
+    wanted = {*names, *(f"{name}.data" for name in names), *_REPORTS, *(frame.graph_name for frame in frames)}
     folders = tuple(f"{ENGINES}/{name}/" for name in engines)
     if Tower.TEXT in graphs:
         wanted.add(_TOKENIZER)
@@ -179,13 +209,14 @@ def _taken(
         wanted |= {f"report/quantize_{stem}.json" for stem in stems} | {f"golden/{stem}.npz" for stem in stems}
         others = {PurePosixPath(name).stem for name, entry in bundle.manifest.files.items() if entry.kind == "graph"}
         behind = {f"golden/{stem}.npz" for stem in others - stems}
+        behind |= {answers_name(frame) for frame in bundle.frames() if frame not in frames}
         wanted |= {
             name for name, entry in bundle.manifest.files.items() if entry.kind == "golden" and name not in behind
         }
     return [
         name
         for name, entry in bundle.manifest.files.items()
-        if name in wanted or entry.kind == BANK or (folders and name.startswith(folders))
+        if name in wanted or entry.kind in (BANK, "labels") or (folders and name.startswith(folders))
     ]
 
 
@@ -206,7 +237,7 @@ def _copy(bundle: Bundle, taken: dict[str, FileEntry], request: PackRequest, pro
                     fix="free space or choose another folder with -o",
                 ) from error
             done += entry.size_bytes
-            told = {field: getattr(entry, field) for field in ("tower", "precision", "opset", "target")}
+            told = {field: getattr(entry, field) for field in ("tower", "precision", "opset", "target", "frame")}
             new.append(NewFile(name, place, entry.kind, entry.origin, **told))
         packed.add_all(new)
         for name, entry in taken.items():
@@ -218,11 +249,13 @@ def _copy(bundle: Bundle, taken: dict[str, FileEntry], request: PackRequest, pro
                 )
 
 
-def _limits(request: PackRequest, graphs: dict[Tower, tuple[str, ...]], labels: int) -> list[str]:
+def _limits(request: PackRequest, graphs: dict[Tower, tuple[str, ...]], labels: int, *, baked: bool) -> list[str]:
     """What the new bundle cannot do, which may be as it should."""
     notes = []
     if Tower.IMAGE not in graphs:
         notes.append("it holds no image encoder: it embeds texts, and takes no pictures")
+    elif baked:
+        pass  # its graph answers by itself
     elif Tower.TEXT not in graphs and not labels:
         notes.append(
             "it holds neither a text encoder nor banked labels: it embeds pictures, and cannot classify them; bank "

@@ -13,11 +13,13 @@ from clipdeploy.building.records import BuildOutcome, BuildRequest, EngineOutcom
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine.builder.build import build
 from clipdeploy.engine.builder.config import check_options
+from clipdeploy.engine.frames import join_frame
 from clipdeploy.engine.layers.asked import check, layer_report
 from clipdeploy.engine.product import Product, find_product
 from clipdeploy.engine.records import BuildMachine, BuildOptions, EngineRecord
 from clipdeploy.engine.store import add_engine, building, find
-from clipdeploy.engine.targets.check import before_building
+from clipdeploy.engine.targets.check import Prepared, before_building
+from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.engine_key import ENGINE_FILE, ENGINES
 from clipdeploy.errors import EngineError
 from clipdeploy.findings import Finding, worst
@@ -91,8 +93,9 @@ def _workshop(request: BuildRequest) -> _Workshop:
 
 def _plans(request: BuildRequest, bundle: Bundle, shop: _Workshop, missing: Sequence[Tower]) -> tuple[Plan, ...]:
     return tuple(
-        make_plan(request, bundle, tower, shop.product, shop.here, quantise=tower in missing)
+        make_plan(request, bundle, tower, shop.product, shop.here, quantise=tower in missing, frame=frame)
         for tower in request.towers
+        for frame in (request.frames if request.frames and tower is Tower.IMAGE else (None,))
     )
 
 
@@ -120,7 +123,7 @@ def _engine(request: BuildRequest, plan: Plan, bundle: Bundle, shop: _Workshop, 
         if there is not None:
             return EngineOutcome(there, folder, built=False)
         file = scratch / ENGINE_FILE
-        options = replace(request.options, compute_capabilities=key.compute_capabilities)
+        options = replace(request.options_for(plan.frame), compute_capabilities=key.compute_capabilities)
         record = _make(request, options, plan, bundle, shop, file, progress)
         progress("writing the bundle", 0, 0)
         cache = request.options.timing_cache
@@ -140,20 +143,18 @@ def _make(
     """Build an engine into `file` and look at it; raises EngineError unless it is what was asked."""
     key = plan.key
     assert key is not None
-    progress(f"{plan.graph}: checking", 0, 0)
-    check_graph(bundle, plan.graph)
-    # What the graph must become for this version and these GPUs, where some are known to build it wrong.
-    target, source = target_of(key), bundle.path(plan.graph)
-    prepared = before_building(source, target, file.parent, precision=plan.precision, allow=request.allow)
+    progress(f"{plan.what}: checking", 0, 0)
+    prepared = _prepare(request, plan, bundle, target_of(key), file.parent)
     if options.strip_weights and prepared.rewrites:
         # The weights come back from the bundle's graph when the engine is loaded, and this engine is of another one.
+        rewrites = ", ".join(prepared.rewrites)
         raise EngineError(
-            f"{plan.graph} is rewritten for {target} ({', '.join(prepared.rewrites)}), so an engine of it cannot take "
-            "its weights from the bundle",
+            f"{plan.graph} is rewritten for {target_of(key)} ({rewrites}), so an engine of it cannot take its weights "
+            "from the bundle",
             fix="build without --strip-weights",
         )
     built = build(prepared.graph, file, options, shop.product, machine=shop.machine, progress=progress)
-    progress(f"{plan.graph}: looking at the engine", 0, 0)
+    progress(f"{plan.what}: looking at the engine", 0, 0)
     report = layer_report(prepared.graph, built, inspector=_inspected(options, shop, file))
     findings = (*prepared.findings, *check(prepared.graph, plan.precision, built, report, options, request.allow))
     if worst(findings) == "bad":
@@ -171,6 +172,22 @@ def _make(
     )
 
 
+def _prepare(request: BuildRequest, plan: Plan, bundle: Bundle, target: EngineTarget, scratch: Path) -> Prepared:
+    """The graph to build from: what it must become for this version and these GPUs, where some are known to build it
+    wrong; with the frame graph in front where the engine takes frames."""
+    check_graph(bundle, plan.graph)
+    source = bundle.path(plan.graph)
+    prepared = before_building(source, target, scratch, precision=plan.precision, allow=request.allow)
+    if plan.frame is None:
+        return prepared
+    check_graph(bundle, plan.frame.graph_name)
+    front = before_building(bundle.frame_graph(plan.frame), target, scratch, allow=request.allow)
+    joined = scratch / f"{source.stem}_{front.graph.name}"
+    join_frame(front.graph, prepared.graph, joined)
+    findings = tuple(dict.fromkeys((*front.findings, *prepared.findings)))
+    return Prepared(joined, findings, tuple(dict.fromkeys((*front.rewrites, *prepared.rewrites))))
+
+
 def _inspected(options: BuildOptions, shop: _Workshop, file: Path) -> str | None:
     """What the engine says of itself, where it can be loaded here; otherwise the builder's log tells of its layers.
 
@@ -186,6 +203,6 @@ def _not_what_was_asked(plan: Plan, findings: Sequence[Finding]) -> EngineError:
     said = "\n".join(f"  {finding.check}: {finding.message}" for finding in bad)
     fixes = dict.fromkeys(finding.fix for finding in bad if finding.fix)
     return EngineError(
-        f"the engine of {plan.graph} is not what was asked, and the bundle does not take it in:\n{said}",
+        f"the engine of {plan.what} is not what was asked, and the bundle does not take it in:\n{said}",
         fix="; ".join(fixes) or "build with --detailed --debug, and report what it prints",
     )

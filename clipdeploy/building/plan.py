@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from clipdeploy.building.records import BuildRequest, Plan
 from clipdeploy.bundle import Bundle
@@ -13,6 +14,7 @@ from clipdeploy.engine.builder.outline import Outline, read_outline
 from clipdeploy.engine.builder.profiles import check_profiles
 from clipdeploy.engine.layers.asked import FALLBACK
 from clipdeploy.engine.product import Product
+from clipdeploy.engine.records import BuildOptions
 from clipdeploy.engine.store import find
 from clipdeploy.engine.targets.check import REWRITTEN, key_flags
 from clipdeploy.engine.targets.hardware import precision_finding
@@ -23,7 +25,7 @@ from clipdeploy.engine_key import ENGINE_FILE, ENGINES, EngineKey
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.manifest import COPY_AGAIN, sha256_file
 from clipdeploy.runtime.engines import Here, engine_graph, graph_sha256
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import FrameSpec, Precision, Tower
 
 
 def missing_towers(request: BuildRequest, bundle: Bundle) -> tuple[Tower, ...]:
@@ -33,6 +35,7 @@ def missing_towers(request: BuildRequest, bundle: Bundle) -> tuple[Tower, ...]:
         InputError: a graph is not there, and there is no data to make it from.
     """
     precision = Precision.parse(request.precision)
+    _check_frames(request, bundle)
     missing = []
     for tower in request.towers:
         try:
@@ -45,6 +48,24 @@ def missing_towers(request: BuildRequest, bundle: Bundle) -> tuple[Tower, ...]:
     if missing and not request.data:
         raise _no_graph(request, bundle, missing)
     return tuple(missing)
+
+
+def _check_frames(request: BuildRequest, bundle: Bundle) -> None:
+    """Raise InputError unless the bundle holds the graphs for the frames that are asked for, and they are of use."""
+    for index, frame in enumerate(request.frames):
+        bundle.frame_graph(frame)  # raises
+        if frame in request.frames[:index]:
+            raise InputError(f"the frame {frame} is given twice", fix="name each --frame once")
+    if request.frames and Tower.IMAGE not in request.towers:
+        raise InputError(
+            "frames are for the image encoder, and the text encoder alone is asked for", fix="pass --tower image"
+        )
+    if request.frames and request.options.strip_weights:
+        raise InputError(
+            "an engine for camera frames is made of two graphs, and cannot take its weights from the bundle when it "
+            "is loaded",
+            fix="leave --strip-weights out, or build the engine that takes pixels: leave --frame out",
+        )
 
 
 def check_allow(names: Sequence[str]) -> None:
@@ -89,7 +110,14 @@ def _no_graph(request: BuildRequest, bundle: Bundle, missing: list[Tower]) -> In
 
 
 def make_plan(
-    request: BuildRequest, bundle: Bundle, tower: Tower, product: Product, here: Here, *, quantise: bool
+    request: BuildRequest,
+    bundle: Bundle,
+    tower: Tower,
+    product: Product,
+    here: Here,
+    *,
+    quantise: bool,
+    frame: FrameSpec | None = None,
 ) -> Plan:
     """What one engine of the request comes to.
 
@@ -100,27 +128,42 @@ def make_plan(
         product: what will build.
         here: where.
         quantise: whether its graph is not there yet.
+        frame: the camera frames that it takes; None for what the encoder takes.
 
     Raises:
         InputError, EngineError: the product, the machine and the graph do not go together.
     """
-    precision = Precision.parse(request.precision)
+    precision, options = Precision.parse(request.precision), request.options_for(frame)
     if quantise:
         _check_precision(request, product, here)
         name = tower.graph_name(precision, request.target())
-        plan = bundle.folder / ENGINES / ENGINE_FILE
-        line = trtexec_line(bundle.folder / name, plan, request.options, product, like=bundle.graph(tower))
-        return Plan(tower, precision, name, True, None, None, False, _stages(request, True), line, None)
+        line = _line(bundle, name, bundle.folder / ENGINES / ENGINE_FILE, options, product, frame, bundle.graph(tower))
+        return Plan(tower, precision, name, True, None, None, False, _stages(request, True, frame), line, None, frame)
     name = engine_graph(bundle, tower, precision)
-    key = make_key(request, bundle, name, tower, product, here)
+    key = make_key(request, bundle, name, tower, product, here, frame)
     folder = f"{ENGINES}/{key.name}"
     there = find(bundle, key) is not None
-    options = replace(request.options, compute_capabilities=key.compute_capabilities)
-    line = trtexec_line(bundle.path(name), bundle.folder / folder / ENGINE_FILE, options, product)
-    stages = () if there and not request.overwrite else _stages(request, False)
+    options = replace(options, compute_capabilities=key.compute_capabilities)
+    line = _line(bundle, name, bundle.folder / folder / ENGINE_FILE, options, product, frame, None)
+    stages = () if there and not request.overwrite else _stages(request, False, frame)
     mark = f"{REWRITTEN}="
     rewrites = tuple(flag.removeprefix(mark) for flag in key.flags if flag.startswith(mark))
-    return Plan(tower, precision, name, False, key, folder, there, stages, line, rewrites)
+    return Plan(tower, precision, name, False, key, folder, there, stages, line, rewrites, frame)
+
+
+def _line(
+    bundle: Bundle,
+    name: str,
+    plan: Path,
+    options: BuildOptions,
+    product: Product,
+    frame: FrameSpec | None,
+    like: Path | None,
+) -> str:
+    """The line for the product's own tool; of frames none, whose joined graph is not kept."""
+    if frame is not None:
+        return ""
+    return trtexec_line(bundle.folder / name, plan, options, product, like=like)
 
 
 def _check_precision(request: BuildRequest, product: Product, here: Here) -> None:
@@ -133,10 +176,18 @@ def _check_precision(request: BuildRequest, product: Product, here: Here) -> Non
         raise EngineError(f"{target} does not take {request.precision}: {finding.message}", fix=finding.fix)
 
 
-def make_key(request: BuildRequest, bundle: Bundle, name: str, tower: Tower, product: Product, here: Here) -> EngineKey:
+def make_key(
+    request: BuildRequest,
+    bundle: Bundle,
+    name: str,
+    tower: Tower,
+    product: Product,
+    here: Here,
+    frame: FrameSpec | None = None,
+) -> EngineKey:
     """What the engine of graph `name` will be tied to; see `make_plan`."""
-    outline = read_outline(bundle.path(name))
-    check_profiles(request.options.profiles, outline)
+    outline, options = read_outline(bundle.path(name)), request.options_for(frame)
+    check_profiles(options.profiles, outline)
     asked = request.options.compute_capabilities
     key = EngineKey(
         backend=product.backend,
@@ -147,11 +198,16 @@ def make_key(request: BuildRequest, bundle: Bundle, name: str, tower: Tower, pro
         jetpack=None if product.rtx else here.jetpack,
         tower=tower,
         precision=Precision.parse(request.precision),
-        graph_sha256=graph_sha256(bundle, name),
-        profiles=request.options.profiles,
-        flags=flags(request.options),
+        graph_sha256=graph_sha256(bundle, name, frame),
+        profiles=options.profiles,
+        flags=flags(options),
+        frame=frame,
     )
-    more = _graph_flags(request, bundle, name, outline, target_of(key))
+    more = set(_graph_flags(request, bundle, name, outline, target_of(key)))
+    if frame is not None:
+        front = read_outline(bundle.frame_graph(frame))
+        check_profiles(options.profiles, front)
+        more |= set(_graph_flags(request, bundle, frame.graph_name, front, target_of(key)))
     return replace(key, flags=tuple(sorted((*key.flags, *more))))
 
 
@@ -168,15 +224,16 @@ def _graph_flags(
     return (*found, f"allow={FALLBACK}") if FALLBACK in request.allow else found
 
 
-def _stages(request: BuildRequest, quantise: bool) -> tuple[str, ...]:
+def _stages(request: BuildRequest, quantise: bool, frame: FrameSpec | None) -> tuple[str, ...]:
     """What is done, for people."""
-    cache = request.options.timing_cache
+    cache, profiles = request.options.timing_cache, request.options_for(frame).profiles
     stages = [
         f"quantise: {' '.join(request.data)}" if quantise else "",
         "lock: one build of a key at a time",
         "check: the graph's hash, what this version takes, versions known to build it wrong",
+        f"join: the graph for frames of {frame}, in float32, and the encoder behind it" if frame else "",
         "memory: what is free, and what the build takes",
-        f"build: {len(request.options.profiles)} optimisation profile(s)" + (f", timings in {cache}" if cache else ""),
+        f"build: {len(profiles)} optimisation profile(s)" + (f", timings in {cache}" if cache else ""),
         "look: types of the layers, size, attention",
         "store: the engine and its JSON, in the bundle's manifest too",
     ]

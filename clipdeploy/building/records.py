@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from clipdeploy.engine.builder.profiles import frame_profile
 from clipdeploy.engine.records import BuildOptions, EngineRecord
-from clipdeploy.engine_key import EngineBackend, EngineKey
-from clipdeploy.spec import Precision, Target, Tower
+from clipdeploy.engine_key import EngineBackend, EngineKey, Profile
+from clipdeploy.spec import FrameSpec, Precision, Target, Tower
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class BuildRequest:
         bundle: the bundle's folder.
         precision: of the graphs to build from.
         towers: which encoders.
+        frames: camera frames; the image encoder gets an engine for each of them, with its frame graph in front, in
+            place of the one that takes pixels.
+        frame_profiles: batch sizes of engines for frames; None takes as many as fit, see `frame_profile`.
         backend: `tensorrt`, `tensorrt-rtx`, or `auto` for the one that is installed.
         options: how each engine is built.
         data: calibration data, for an encoder that has no graph in `precision` yet; see `QuantizeRequest`.
@@ -31,6 +35,8 @@ class BuildRequest:
     bundle: Path
     precision: str = Precision.FP32.value
     towers: tuple[Tower, ...] = tuple(Tower)
+    frames: tuple[FrameSpec, ...] = ()
+    frame_profiles: tuple[Profile, ...] | None = None
     backend: str = "auto"
     options: BuildOptions = field(default_factory=BuildOptions)
     data: tuple[str, ...] = ()
@@ -38,6 +44,12 @@ class BuildRequest:
     overwrite: bool = False
     dry_run: bool = False
     allow: tuple[str, ...] = ()
+
+    def options_for(self, frame: FrameSpec | None) -> BuildOptions:
+        """How the engine for these frames, or for none, is built."""
+        if frame is None:
+            return self.options
+        return replace(self.options, profiles=self.frame_profiles or (frame_profile(frame),))
 
     def target(self) -> Target | None:
         """What 8-bit graphs must be made for; raises InputError for an unknown precision."""
@@ -57,8 +69,10 @@ class Plan:
         folder: of the engine in the bundle, such as `engines/KEY`; None as the key.
         there: whether the bundle holds it already.
         stages: what is done, in order; empty where nothing is.
-        trtexec: the command of TensorRT itself that comes closest; it names the graph as the bundle holds it.
+        trtexec: the command of TensorRT itself that comes closest; it names the graph as the bundle holds it. Empty
+            for frames, of which the bundle holds no graph that is whole.
         rewrites: names of what is rewritten in a copy of the graph first; None while the graph is not there.
+        frame: the camera frames that it takes; None where it takes what the encoder does.
     """
 
     tower: Tower
@@ -71,6 +85,12 @@ class Plan:
     stages: tuple[str, ...]
     trtexec: str
     rewrites: tuple[str, ...] | None
+    frame: FrameSpec | None = None
+
+    @property
+    def what(self) -> str:
+        """The graph, or both of them, for people."""
+        return self.graph if self.frame is None else f"{self.frame.graph_name} and {self.graph}"
 
 
 @dataclass(frozen=True)

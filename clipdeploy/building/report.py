@@ -7,10 +7,10 @@ from typing import Any
 
 from clipdeploy.building.records import BuildOutcome, EngineOutcome, Plan
 from clipdeploy.engine.records import LayerReport
-from clipdeploy.engine_key import ENGINE_FILE, RECORD_FILE
-from clipdeploy.spec import to_dict
+from clipdeploy.engine_key import ENGINE_FILE, RECORD_FILE, EngineKey
+from clipdeploy.spec import Tower, to_dict
 
-ENGINE_HEAD = ("tower", "precision", "size", "seconds", "layers", "attention fused", "", "folder")
+ENGINE_HEAD = ("tower", "takes", "precision", "size", "seconds", "layers", "attention fused", "", "folder")
 
 
 def engine_row(engine: EngineOutcome) -> tuple[str, ...]:
@@ -18,6 +18,7 @@ def engine_row(engine: EngineOutcome) -> tuple[str, ...]:
     record = engine.record
     return (
         record.key.tower.value,
+        takes(record.key),
         record.key.precision.value,
         f"{record.size_bytes / 1e6:.1f} MB",
         f"{record.build_seconds:.1f}",
@@ -26,6 +27,13 @@ def engine_row(engine: EngineOutcome) -> tuple[str, ...]:
         "built" if engine.built else "there",
         engine.folder,
     )
+
+
+def takes(key: EngineKey) -> str:
+    """What goes into an engine, for people."""
+    if key.frame is not None:
+        return f"frames {key.frame}"
+    return "pixels" if key.tower is Tower.IMAGE else "tokens"
 
 
 def fused(report: LayerReport) -> str:
@@ -38,7 +46,7 @@ def fused(report: LayerReport) -> str:
 
 def plan_rows(plan: Plan) -> list[tuple[str, str]]:
     """A plan as (name, value)."""
-    rows = [("graph", plan.graph + (", made first from the calibration data" if plan.quantise else ""))]
+    rows = [("graph", plan.what + (", made first from the calibration data" if plan.quantise else ""))]
     if plan.key is None:
         rows.append(("key", "known when the graph is there: it holds the graph's hash"))
     else:
@@ -93,6 +101,7 @@ def _engine(engine: EngineOutcome) -> dict[str, Any]:
         "built": engine.built,
         "tower": record.key.tower,
         "precision": record.key.precision,
+        "frame": record.key.frame,
         "key": record.key,
         "graph": record.graph,
         "size_bytes": record.size_bytes,

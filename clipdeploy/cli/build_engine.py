@@ -13,7 +13,7 @@ from clipdeploy.cli.console import Console
 from clipdeploy.cli.findings import findings_text
 from clipdeploy.cli.text import one_line, pairs, plural, table
 from clipdeploy.cli.verb import Verb
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import FrameSpec, Precision, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.building.records import BuildOutcome
@@ -23,6 +23,7 @@ EXAMPLES = (
     "clipdeploy build-engine b32 --precision int8 --tower image --calibration-data photos/",
     "clipdeploy build-engine b32 --precision fp16 --batch 1,1,1 --batch 2,8,32 --workspace 1024",
     "clipdeploy build-engine b32 --backend tensorrt-rtx --compute-capability 8.6 --compute-capability 8.9",
+    "clipdeploy build-engine b32 --precision fp16 --frame 1920x1080:bgr",
     "clipdeploy build-engine b32 --precision fp16 --dry-run",
 )
 
@@ -48,13 +49,22 @@ def _mebibytes(_context: click.Context, _option: click.Parameter, value: str | N
     show_default=True,
     help="Which graphs of the bundle to build from; a graph's types are the engine's.",
 )
-@click.option("--tower", type=click.Choice(list(_TOWERS)), default="both", show_default=True, help="Which encoders.")
+@click.option("--tower", type=click.Choice(list(_TOWERS)), help="Which encoders.  [default: both; with --frame image]")
+@click.option(
+    "--frame",
+    "frames",
+    multiple=True,
+    metavar="WxH[:COLOR]",
+    help="An image engine that takes raw frames of a camera, such as 1920x1080:bgr; clipdeploy frames makes the graph "
+    "for them. Repeatable: one engine each.",
+)
 @click.option(
     "--batch",
     "batches",
     multiple=True,
     metavar="MIN,OPT,MAX",
-    help="Batch sizes it takes, and the one it is tuned for. Repeatable: one profile each.  [default: 1,1,32]",
+    help="Batch sizes it takes, and the one it is tuned for. Repeatable: one profile each.  [default: 1,1,32; of "
+    "frames as many as fit into 256 MiB as float32]",
 )
 @click.option(
     "--backend",
@@ -111,7 +121,8 @@ def build_engine(
     console: Console,
     bundle: Path,
     precision: str,
-    tower: str,
+    tower: str | None,
+    frames: tuple[str, ...],
     batches: tuple[str, ...],
     backend: str,
     data: tuple[str, ...],
@@ -146,11 +157,14 @@ def build_engine(
     from clipdeploy.engine.records import BuildOptions
     from clipdeploy.pictures import read_lines
 
-    more: dict[str, Any] = {"profiles": parse_batches(batches)} if batches else {}
+    profiles = parse_batches(batches) if batches else None
+    more: dict[str, Any] = {"profiles": profiles} if profiles else {}
     request = BuildRequest(
         bundle=bundle,
         precision=precision,
-        towers=_TOWERS[tower],
+        towers=_TOWERS[tower or ("image" if frames else "both")],
+        frames=tuple(map(FrameSpec.parse, frames)),
+        frame_profiles=profiles,
         backend=backend,
         options=BuildOptions(
             compute_capabilities=parse_capabilities(capabilities),
@@ -198,7 +212,7 @@ def engines_text(outcome: BuildOutcome) -> str:
     said += [f"{plural(there, 'engine')} there already, nothing done; --overwrite builds again"] if there else []
     blocks = [
         f"{outcome.backend} {outcome.version}: {'; '.join(said)}",
-        table(ENGINE_HEAD, [engine_row(engine) for engine in outcome.engines], right=(2, 3, 4)),
+        table(ENGINE_HEAD, [engine_row(engine) for engine in outcome.engines], right=(3, 4, 5)),
     ]
     if outcome.quantised:
         blocks.insert(0, f"quantised first: {', '.join(outcome.quantised)}")
@@ -206,7 +220,8 @@ def engines_text(outcome: BuildOutcome) -> str:
         found = [finding for finding in engine.record.findings if engine.built or finding.state != "good"]
         if found:
             key = engine.record.key
-            blocks.append(f"{key.tower.value} encoder, {key.precision.value}\n{findings_text(found)}")
+            frames = "" if key.frame is None else f" for frames of {key.frame}"
+            blocks.append(f"{key.tower.value} encoder{frames}, {key.precision.value}\n{findings_text(found)}")
     return "\n\n".join(blocks)
 
 
@@ -216,7 +231,9 @@ def plan_text(outcome: BuildOutcome) -> str:
 
     blocks = [f"{outcome.backend} {outcome.version}: nothing is built with --dry-run"]
     for plan in outcome.plans:
-        blocks.append(f"{plan.tower.value} encoder, {plan.precision.value}\n{pairs(plan_rows(plan))}")
+        frames = "" if plan.frame is None else f" for frames of {plan.frame}"
+        blocks.append(f"{plan.tower.value} encoder{frames}, {plan.precision.value}\n{pairs(plan_rows(plan))}")
         as_it_is = ", of the graph as it is, not rewritten" if plan.rewrites else ""
-        blocks.append(f"  The same with TensorRT's own tool{as_it_is}:\n  {one_line(plan.trtexec)}")
+        if plan.trtexec:
+            blocks.append(f"  The same with TensorRT's own tool{as_it_is}:\n  {one_line(plan.trtexec)}")
     return "\n\n".join(blocks)

@@ -16,12 +16,14 @@ from clipdeploy.cli.text import one_line, pairs, plural, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.engine_key import EngineKey
 from clipdeploy.findings import worst
-from clipdeploy.inspect import BundleInfo, CheckpointInfo, EngineInfo, GraphInfo, ParitySummary
+from clipdeploy.inspect import BundleInfo, CheckpointInfo, EngineInfo, EngineSummary, GraphInfo, ParitySummary
 from clipdeploy.request import CheckpointRequest
-from clipdeploy.spec import ModelSpec, TensorSpec, to_dict
+from clipdeploy.spec import BakedSpec, ModelSpec, TensorSpec, to_dict
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.stored_banks import BankInfo
+
+_NAMED = 8
 
 EXAMPLES = (
     "clipdeploy inspect b32",
@@ -78,11 +80,13 @@ def _bundle_text(info: BundleInfo, *, checked: bool) -> str:
         *_model_facts(info.model),
         ("embedding space", info.embedding_space),
         ("precisions", "; ".join(f"{tower} {', '.join(have) or 'none'}" for tower, have in info.precisions.items())),
+        *([("frames", "\n".join(map(str, info.frames)))] if info.frames else []),
+        *(_baked(info.baked, info.model) if info.baked else []),
+        *([("engines", "\n".join(map(_engine, info.engines)))] if info.engines else []),
         ("checkpoint", f"{info.provenance.source}, licence {info.provenance.licence or 'not stated'}"),
         ("made", f"{info.provenance.created} with " + ", ".join(f"{k} {v}" for k, v in info.tools.items())),
         *([("banks", "\n".join(map(_bank, info.banks)))] if info.banks else []),
-        ("parity", _parity(info.parity)),
-        ("preflight", _notes(info)),
+        *([] if info.baked else [("parity", _parity(info.parity)), ("preflight", _notes(info))]),
     ]
     state = "sha256 right" if checked else "sizes right"
     files = [
@@ -127,8 +131,28 @@ def _checkpoint_text(info: CheckpointInfo) -> str:
     return "\n".join(shown)
 
 
+def _engine(engine: EngineSummary) -> str:
+    key = engine.key
+    what = f"{key.tower.value} {key.precision.value}" + (f" of frames {key.frame}" if key.frame else "")
+    where = ", ".join(key.compute_capabilities)
+    stale = ", stale: its graph is another one now" if engine.stale else ""
+    return f"{what}, {key.backend} {key.version} for {where}, {size(engine.size_bytes)}{stale}"
+
+
 def _bank(bank: BankInfo) -> str:
     return f"{plural(len(bank.labels), 'label')} with {templates_text(bank.templates)}, {', '.join(bank.made_by)}"
+
+
+def _baked(baked: BakedSpec, model: ModelSpec) -> list[tuple[str, str]]:
+    """What a baked graph takes and gives."""
+    given, answer = model.image.input, model.image.output
+    more = f"\nprobabilities float32 ({', '.join(map(str, answer.shape))})" if baked.labels else ""
+    facts = [("baked", f"{_tensor(given)} to {_tensor(answer)}{more}")]
+    if baked.labels:
+        named = ", ".join(one_line(label) for label in baked.labels[:_NAMED])
+        rest = f" and {len(baked.labels) - _NAMED} more" if len(baked.labels) > _NAMED else ""
+        facts += [("labels", f"{len(baked.labels)}: {named}{rest}"), ("templates", templates_text(baked.templates))]
+    return facts
 
 
 def _notes(info: BundleInfo) -> str:
@@ -171,6 +195,7 @@ def _engine_text(info: EngineInfo) -> str:
     record, key = info.record, info.record.key
     facts = [
         ("engine", f"{key.tower.value} tower in {key.precision.value}, from {record.graph}"),
+        *([("frames", f"{key.frame}, from {key.frame.graph_name}, in float32")] if key.frame else []),
         ("built by", f"{key.backend} {key.version} on {key.platform}, {record.created}, {record.build_seconds:.1f} s"),
         ("runs on", _runs_on(key)),
         ("batch", "; ".join(f"{p.smallest} to {p.largest}, tuned for {p.usual}" for p in key.profiles)),

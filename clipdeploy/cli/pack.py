@@ -11,7 +11,7 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.text import one_line, pairs, plural, size
 from clipdeploy.cli.verb import Verb
-from clipdeploy.spec import Precision, Target, Tower, to_dict
+from clipdeploy.spec import FrameSpec, Precision, Target, Tower, to_dict
 
 if TYPE_CHECKING:
     from clipdeploy.pack import PackOutcome
@@ -38,6 +38,13 @@ _TOWERS = {"image": (Tower.IMAGE,), "text": (Tower.TEXT,), "both": tuple(Tower)}
 )
 @click.option("--target", type=click.Choice(get_args(Target)), help="Whose graphs, of int8 and fp8.  [default: all]")
 @click.option(
+    "--frame",
+    "frames",
+    multiple=True,
+    metavar="WxH[:COLOR]",
+    help="Which frame graphs, such as 1920x1080:bgr. Repeatable.  [default: all]",
+)
+@click.option(
     "--engines/--no-engines", default=True, show_default=True, help="Take the engines built from these graphs."
 )
 @click.option("--no-golden", is_flag=True, help="Leave the golden samples behind; then nothing tests the device.")
@@ -49,13 +56,14 @@ def pack(
     tower: str | None,
     precision: tuple[str, ...],
     target: Target | None,
+    frames: tuple[str, ...],
     engines: bool,
     no_golden: bool,
     overwrite: bool,
 ) -> None:
     """Copy what a device needs of a bundle into a new one.
 
-    Graphs, engines, the tokenizer with the text encoder, banks and golden samples go along; pages and
+    Graphs, frame graphs, engines, the tokenizer with the text encoder, banks and golden samples go along; pages and
     what nobody asked for stay behind. The new bundle is of the same embedding space.
 
     With --tower image there is no text encoder: the device knows the labels that clipdeploy bank
@@ -69,6 +77,7 @@ def pack(
         towers=_TOWERS[tower] if tower else (),
         precisions=precision,
         target=target,
+        frames=tuple(map(FrameSpec.parse, frames)) if frames else None,
         engines=engines,
         golden=not no_golden,
         overwrite=overwrite,
@@ -81,6 +90,7 @@ def pack(
 
 def _text(outcome: PackOutcome) -> str:
     facts = [(f"{tower} encoder", _sized(outcome.files, names)) for tower, names in outcome.graphs.items()]
+    facts += [("frames", "\n".join(map(str, outcome.frames)))] if outcome.frames else []
     facts += [("engines", "\n".join(outcome.engines))] if outcome.engines else []
     facts += [("banked labels", str(outcome.labels))] if outcome.labels else []
     facts += [("left behind", _left(outcome.left))]

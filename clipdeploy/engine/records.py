@@ -133,7 +133,7 @@ class EngineRecord:
 
     Attributes:
         key: what it is tied to.
-        graph: name of the ONNX file in the bundle.
+        graph: name of the encoder's ONNX file in the bundle; what takes the key's frames stands in front of it.
         size_bytes: of the engine file.
         build_seconds: what building took.
         created: UTC, ISO 8601.

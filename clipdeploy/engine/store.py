@@ -16,7 +16,14 @@ from clipdeploy.engine_key import ENGINE_FILE, ENGINES, RECORD_FILE, EngineKey
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError, OutputError
 from clipdeploy.locks import locked, locked_if_free
 from clipdeploy.progress import Progress, silent
-from clipdeploy.runtime.engines import engine_graph, engines_of, graph_now, graph_sha256, stale_engines
+from clipdeploy.runtime.engines import (
+    engine_graph,
+    engines_of,
+    graph_files,
+    graph_now,
+    graph_sha256,
+    stale_engines,
+)
 from clipdeploy.spec import from_dict, to_dict
 
 __all__ = [
@@ -88,7 +95,7 @@ def find(bundle: Bundle, key: EngineKey) -> EngineRecord | None:
     record, plan = _names(key)
     if not {record, plan} <= bundle.manifest.files.keys():
         return None
-    if key.graph_sha256 != graph_now(bundle, key.tower, key.precision):
+    if key.graph_sha256 != graph_now(bundle, key.tower, key.precision, key.frame):
         return None
     found = read_record(bundle.path(record))
     return found if found.key == key else None
@@ -119,19 +126,20 @@ def add_engine(
         OutputError: no room, or the bundle cannot be written to, or its graph was replaced while the engine was built.
     """
     key = record.key
-    if graph_sha256(bundle, record.graph) != key.graph_sha256:
+    made_from = graph_files(bundle, record.graph, key.frame)
+    if graph_sha256(bundle, record.graph, key.frame) != key.graph_sha256:
         raise EngineError(
-            f"{record.graph} of bundle {bundle.folder} is not the graph that engine {key.name} was built from",
+            f"{' behind '.join(_sources(record))} of bundle {bundle.folder} is not the graph that engine {key.name} "
+            "was built from",
             fix="run the command again",
         )
     size = plan.stat().st_size if plan.is_file() else 0
     if size != record.size_bytes or size == 0:
         raise EngineError(f"{plan} is no whole engine: {size} bytes, expected {record.size_bytes}", fix="build it anew")
-    origin = f"build-engine of {record.graph} with {key.backend} {key.version}"
+    origin = f"build-engine of {' behind '.join(_sources(record))} with {key.backend} {key.version}"
     told: dict[str, Any] = {"origin": origin, "tower": key.tower, "precision": key.precision}
     record_name, plan_name = _names(key)
     timing_name = f"{ENGINES}/{key.name}/{TIMING_FILE}"
-    made_from = [name for name in (record.graph, f"{record.graph}.data") if name in bundle.manifest.files]
     _sweep(bundle.folder)
     with TemporaryDirectory(prefix="clipdeploy-") as scratch:
         about = Path(scratch) / RECORD_FILE
@@ -191,6 +199,12 @@ def read_record(path: Path) -> EngineRecord:
             f"{path} is no record of an engine: {error}",
             fix="copy the bundle again, whole, or build the engine anew: clipdeploy build-engine --overwrite",
         ) from error
+
+
+def _sources(record: EngineRecord) -> tuple[str, ...]:
+    """The graphs that an engine is made from, the last one first."""
+    frame = record.key.frame
+    return (record.graph,) if frame is None else (record.graph, frame.graph_name)
 
 
 def _names(key: EngineKey) -> tuple[str, str]:

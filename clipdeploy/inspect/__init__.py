@@ -7,7 +7,7 @@ from typing import Literal
 
 from clipdeploy.bundle import MANIFEST
 from clipdeploy.errors import InputError
-from clipdeploy.inspect.bundles import BundleInfo, ParitySummary, inspect_bundle
+from clipdeploy.inspect.bundles import BundleInfo, EngineSummary, ParitySummary, inspect_bundle
 from clipdeploy.inspect.checkpoints import CheckpointInfo, inspect_checkpoint
 from clipdeploy.inspect.engines import EngineInfo, LayerKind, inspect_engine, is_engine
 from clipdeploy.inspect.graphs import GraphInfo, inspect_graph
@@ -16,6 +16,7 @@ __all__ = [
     "BundleInfo",
     "CheckpointInfo",
     "EngineInfo",
+    "EngineSummary",
     "GraphInfo",
     "Kind",
     "LayerKind",

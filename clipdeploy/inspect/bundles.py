@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipdeploy.bundle import Bundle, FileEntry, Provenance
+from clipdeploy.engine_key import EngineKey
 from clipdeploy.errors import BundleCorruptError, InputError
 from clipdeploy.findings import Finding
-from clipdeploy.spec import ModelSpec, Tower, from_dict
+from clipdeploy.spec import BakedSpec, FrameSpec, ModelSpec, Tower, from_dict
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.stored_banks import BankInfo
@@ -40,11 +41,31 @@ class ParitySummary:
 
 
 @dataclass(frozen=True)
+class EngineSummary:
+    """An engine in a bundle.
+
+    Attributes:
+        name: of its folder below `engines/`.
+        key: what it is tied to.
+        size_bytes: of the engine file.
+        stale: whether its graph is no longer in the bundle, so that nothing loads it.
+    """
+
+    name: str
+    key: EngineKey
+    size_bytes: int
+    stale: bool
+
+
+@dataclass(frozen=True)
 class BundleInfo:
     """What is in a bundle.
 
     Attributes:
         precisions: per tower (`image`, `text`), those there is a graph of, with what it is made for where that is told.
+        frames: camera frames that there is a graph for.
+        baked: what its image graph answers by itself, None in bundles that are not baked.
+        engines: built from its graphs, by the names of their folders.
         parity: of the report that the bundle carries, None where it has none.
         banks: the labels that were embedded, a bank for each list of templates.
         findings: what was found of the checkpoint before it was exported; empty where the bundle does not tell.
@@ -58,6 +79,9 @@ class BundleInfo:
     tools: dict[str, str]
     files: dict[str, FileEntry]
     precisions: dict[str, tuple[str, ...]]
+    frames: tuple[FrameSpec, ...]
+    baked: BakedSpec | None
+    engines: tuple[EngineSummary, ...]
     parity: ParitySummary | None
     banks: tuple[BankInfo, ...]
     findings: tuple[Finding, ...]
@@ -66,10 +90,11 @@ class BundleInfo:
 
 def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
     """What is in the bundle at `folder`; every file against its sha256 if `check_hashes`."""
+    from clipdeploy.runtime.engines import engines_of, stale_engines
     from clipdeploy.runtime.stored_banks import banks_of
 
     bundle = Bundle.open(folder, check_hashes=check_hashes)
-    manifest = bundle.manifest
+    manifest, stale = bundle.manifest, stale_engines(bundle)
     return BundleInfo(
         path=folder,
         model=manifest.model,
@@ -78,6 +103,12 @@ def inspect_bundle(folder: Path, *, check_hashes: bool = True) -> BundleInfo:
         tools=manifest.tools,
         files=manifest.files,
         precisions={tower.value: _precisions(bundle, tower) for tower in Tower},
+        frames=tuple(bundle.frames()),
+        baked=manifest.baked,
+        engines=tuple(
+            EngineSummary(name, entry.key, entry.size_bytes, name in stale)
+            for name, entry in engines_of(bundle).items()
+        ),
         parity=_parity(bundle),
         banks=banks_of(bundle),
         findings=_findings(bundle),

@@ -20,7 +20,7 @@ from clipdeploy.runtime.classifier import Classified, Classifier, classify_batch
 from clipdeploy.runtime.image import ImageLike
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE
 from clipdeploy.runtime.many import Embedded, EmbeddedBatch, Errors
-from clipdeploy.runtime.pictures import Pictures
+from clipdeploy.runtime.pictures import Frames, Pictures
 from clipdeploy.runtime.pool import Pool
 from clipdeploy.runtime.scores import Classification
 from clipdeploy.runtime.session import Embeddings
@@ -49,6 +49,10 @@ class AsyncClip:
     async def encode_pixels(self, pixel_values: Any, *, batch_size: int = BATCH_SIZE) -> Any:
         """See `Clip.encode_pixels`."""
         return await self._call(self._pictures.encode_pixels, pixel_values, batch_size)
+
+    async def encode_frames(self, frames: Any, *, color: str = "rgb", batch_size: int = BATCH_SIZE) -> Any:
+        """See `Clip.encode_frames`."""
+        return await self._call(self._pictures.encode_frames, frames, color=color, batch_size=batch_size)
 
     async def encode_text(self, texts: str | Sequence[str], *, batch_size: int = BATCH_SIZE) -> Embeddings:
         """See `Clip.encode_text`."""
@@ -191,6 +195,13 @@ class AsyncClassifier:
         return await self._clip._call(call, cast(Any, images))
 
     __call__ = classify
+
+    async def classify_frames(
+        self, frames: Frames, *, color: str = "rgb", batch_size: int = BATCH_SIZE
+    ) -> list[Classification]:
+        """See `Classifier.classify_frames`."""
+        call = partial(self.classifier.classify_frames, color=color, batch_size=batch_size)
+        return await self._clip._call(call, frames)
 
     async def swap(
         self, labels: Sequence[str], template: str | Sequence[str] | None = None, *, top: int | None = None

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipdeploy.bundle import Bundle
-from clipdeploy.errors import BundleCorruptError
+from clipdeploy.errors import BundleCorruptError, InputError
 from clipdeploy.runtime.backends import BackendChoice, engine_backend, open_session
 from clipdeploy.runtime.choose import GraphChoice, StandIns, check_target, choose_graphs, told
 from clipdeploy.runtime.session import Session
-from clipdeploy.spec import Precision, Target, Tower
+from clipdeploy.spec import FrameSpec, Precision, Target, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.tensorrt import Engines
@@ -45,6 +45,29 @@ class Chosen:
         """The encoders that nothing was built for on a backend of built engines, and what builds it."""
         unbuilt = {} if self.engines is None else self.engines.unbuilt
         return {tower: error.fix or error.message for tower, error in unbuilt.items()}
+
+    @property
+    def frames(self) -> tuple[FrameSpec, ...]:
+        """The camera frames that can be encoded as they are."""
+        if Tower.IMAGE not in self.graphs:
+            return ()
+        return tuple(self.bundle.frames()) if self.engines is None else tuple(self.engines.framed)
+
+    def check_frame(self, frame: FrameSpec) -> None:
+        """Raise InputError or EngineError where nothing encodes these frames; says what there is, and what makes it."""
+        if frame in self.frames:
+            return
+        self.graph(Tower.IMAGE)  # raises where there is none
+        if self.engines is not None:
+            self.engines.check_frame(frame)
+        have = ", ".join(map(str, self.frames)) or "none"
+        like = [other.color for other in self.frames if (other.width, other.height) == (frame.width, frame.height)]
+        hint = f'; or pass color="{like[0]}", if that is their order' if like else ""
+        raise InputError(
+            f"bundle {self.bundle.folder} holds no graph for frames of {frame}; it holds: {have}",
+            fix=f"make it: clipdeploy frames {self.bundle.folder} --frame {frame}{hint}; or use encode_image, which "
+            "takes pictures of any size",
+        )
 
     def graph(self, tower: Tower) -> GraphChoice:
         """The graph of one encoder; raises InputError where the bundle has none of it."""

@@ -17,7 +17,7 @@ from clipdeploy.runtime.batches import BATCH_SIZE
 from clipdeploy.runtime.image import ImageLike, is_single
 from clipdeploy.runtime.labels import check_labels, resolve_templates
 from clipdeploy.runtime.many import EmbeddedBatch, Errors
-from clipdeploy.runtime.pictures import Pictures
+from clipdeploy.runtime.pictures import Frames, Pictures
 from clipdeploy.runtime.scores import Classification, probabilities, rank
 from clipdeploy.runtime.session import Embeddings
 from clipdeploy.runtime.text_bank import TextBank
@@ -175,6 +175,14 @@ class Classifier:
         return answers[0] if is_single(images) else answers
 
     __call__ = classify
+
+    def classify_frames(
+        self, frames: Frames, *, color: str = "rgb", batch_size: int = BATCH_SIZE
+    ) -> list[Classification]:
+        """Say which labels fit raw camera frames, one answer a frame; arguments and errors as for
+        `Clip.encode_frames`."""
+        embeds = self._pictures.encode_frames(frames, color=color, batch_size=batch_size)
+        return self.classify_embeddings(embeds if isinstance(embeds, np.ndarray) else embeds.numpy())
 
     def classify_embeddings(self, embeddings: Embeddings) -> list[Classification]:
         """Say which labels fit (N, D) embeddings of pictures, all of them with one set of labels."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle
+from clipdeploy.errors import InputError
 from clipdeploy.runtime.auto import choose
 from clipdeploy.runtime.backends import BackendChoice, check_threads, check_usual_batch
 from clipdeploy.runtime.batches import BATCH_SIZE, check_texts, many_texts
@@ -21,13 +22,13 @@ from clipdeploy.runtime.encoders import Encoders
 from clipdeploy.runtime.image import ImageLike
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, check_labels, resolve_templates
 from clipdeploy.runtime.many import Embedded, Errors, one_by_one
-from clipdeploy.runtime.pictures import Pictures
+from clipdeploy.runtime.pictures import Frames, Pictures
 from clipdeploy.runtime.pool import Pool
 from clipdeploy.runtime.scores import Classification, unit
 from clipdeploy.runtime.session import DeviceArray, Embeddings
 from clipdeploy.runtime.text_bank import TextBank
 from clipdeploy.runtime.texts import Texts
-from clipdeploy.spec import ModelSpec, Precision, Target, Tower
+from clipdeploy.spec import FrameSpec, ModelSpec, Precision, Target, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.asynchronous import AsyncClip
@@ -83,6 +84,11 @@ def load(
     check_target(target)
     wanted = parse_precision(precision)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, check_hashes=check_hashes)
+    if opened.manifest.baked is not None:
+        raise InputError(
+            f"bundle {opened.folder} is baked: its graph answers by itself, and holds no encoders",
+            fix="open it with clipdeploy.load_baked; or load the bundle that it was baked from",
+        )
     chosen = choose(
         opened,
         precision=wanted,
@@ -146,6 +152,12 @@ class Clip:
     def unbuilt(self) -> dict[Tower, str]:
         """The encoders that nothing was built for on a backend of built engines, and what builds it."""
         return self.chosen.unbuilt
+
+    @property
+    def frames(self) -> tuple[FrameSpec, ...]:
+        """The camera frames that `encode_frames` takes: those that the bundle held graphs for when it was loaded, or,
+        on a backend of built engines, engines that run here."""
+        return self._encoders.frames
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -212,6 +224,45 @@ class Clip:
             InputError: another shape or dtype; or on a GPU, and the backend takes none from there.
         """
         return self._pictures.encode_pixels(pixel_values, batch_size)
+
+    @overload
+    def encode_frames(self, frames: Frames, *, color: str = ..., batch_size: int = ...) -> Embeddings: ...
+
+    @overload
+    def encode_frames(self, frames: Any, *, color: str = ..., batch_size: int = ...) -> Any: ...
+
+    def encode_frames(
+        self, frames: Any, *, color: str = "rgb", batch_size: int = BATCH_SIZE
+    ) -> Embeddings | DeviceArray:
+        """Embed raw camera frames of a size that the bundle holds a graph for; resized and normalised in the graph.
+
+        As `encode_image` of the same frames, within one level of 255 on fewer than one pixel value in a thousand.
+
+        Args:
+            frames: one frame or many, uint8, of one of the sizes in `Clip.frames`: (H, W, 3) or (N, H, W, 3); of
+                `nv12` (H * 3 / 2, W) or (N, H * 3 / 2, W); or a list of frames of one shape. One that lies on the GPU
+                that the backend runs on stays there, and so does the answer, as with `encode_pixels`.
+            color: `rgb`, `bgr` or `nv12`.
+            batch_size: frames in one run of the encoder.
+
+        Returns:
+            (N, D) float32, L2-normalised, in the order given; (1, D) for one frame.
+
+        Raises:
+            ImageError: these are no frames: another dtype or number of axes.
+            InputError: no graph takes frames of this size and colour; says which do, and what makes one.
+            EngineError: no engine takes them, on a backend of built engines; says what builds one.
+            BackendError: the graph's pixels, here, are not those that the checkpoint's preprocessing makes.
+        """
+        return self._pictures.encode_frames(frames, color=color, batch_size=batch_size)
+
+    def frame_pixels(self, frames: Frames, *, color: str = "rgb") -> NDArray[np.float32]:
+        """What `encode_frames` gives to the image encoder: (N, 3, h, w) float32, RGB, normalised.
+
+        Raises:
+            InputError, BackendError: as `encode_frames`; or a built engine takes the frames, which gives no pixels.
+        """
+        return self._pictures.frame_pixels(frames, color=color)
 
     def encode_text(self, texts: str | Sequence[str], *, batch_size: int = BATCH_SIZE) -> Embeddings:
         """Embed one text or many: (N, D) float32, L2-normalised. Too long a text is cut as the checkpoint cuts it.

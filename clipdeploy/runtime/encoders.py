@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from clipdeploy.errors import BackendError
 from clipdeploy.runtime.batches import check_batch_size
 from clipdeploy.runtime.chosen import Chosen, open_encoder
+from clipdeploy.runtime.framed import open_frames
 from clipdeploy.runtime.remembered import this_machines
 from clipdeploy.runtime.selftest import SelfTest, self_test
 from clipdeploy.runtime.session import Embeddings, Session
-from clipdeploy.spec import Tower
+from clipdeploy.spec import FrameSpec, Tower
 
 T = TypeVar("T")
+Encoder = Tower | FrameSpec
+"""What is run: an encoder; or of camera frames, the image encoder with what makes its pixels in front."""
 
 
 class Encoders:
@@ -32,6 +35,7 @@ class Encoders:
 
     Attributes:
         chosen: as given.
+        frames: the camera frames that can be encoded.
         tests: of each encoder that was opened and tested, what came of it.
     """
 
@@ -40,34 +44,39 @@ class Encoders:
     ) -> None:
         self.chosen = chosen
         self._threads, self._usual_batch, self._self_test = threads, usual_batch, self_test
+        self.frames = chosen.frames
         self.tests: dict[Tower, SelfTest] = {}
-        self._sessions: dict[Tower, Session] = {}
-        self._opening = {tower: Lock() for tower in Tower}
+        self._sessions: dict[Encoder, Session] = {}
+        # frames before towers: what stands in front is closed first
+        self._opening: dict[Encoder, Lock] = {encoder: Lock() for encoder in (*self.frames, *Tower)}
         self._idle = Condition()
         self._running = 0
         self._closed = False
 
-    def session(self, tower: Tower) -> Session:
+    def session(self, encoder: Encoder) -> Session:
         """The engine of one encoder, loaded at the first call.
 
         Raises:
+            InputError: frames that the bundle holds no graph for.
             BackendError: closed, the engine cannot load it, or it does not pass its self-test.
             BundleCorruptError: it is not what the manifest describes.
         """
-        session = self._sessions.get(tower)
+        session = self._sessions.get(encoder)
         if session is not None:
             return session
-        with self._opening[tower]:
+        if isinstance(encoder, FrameSpec):
+            self.chosen.check_frame(encoder)
+        with self._opening[encoder]:
             self.check_open()
-            if tower not in self._sessions:
-                self._sessions[tower] = self._open(tower)
-            return self._sessions[tower]
+            if encoder not in self._sessions:
+                self._sessions[encoder] = self._open(encoder)
+            return self._sessions[encoder]
 
-    def run(self, tower: Tower, batch: NDArray[Any], batch_size: int) -> Embeddings:
+    def run(self, encoder: Encoder, batch: NDArray[Any], batch_size: int) -> Embeddings:
         """Any number of rows through an encoder: (N, ...) -> (N, D) float32.
 
         Args:
-            tower: which encoder.
+            encoder: which one.
             batch: (N, ...) as the encoder takes it; N may be zero.
             batch_size: rows at a time; fewer where the engine takes no more.
 
@@ -76,23 +85,23 @@ class Encoders:
             BackendError: closed, the engine failed, or it gave something that is not a number.
         """
         check_batch_size(batch_size)
-        embeds = self.run_with(tower, lambda session: _run(session, batch, batch_size))
-        self._check_finite(embeds, tower)
+        embeds = self.run_with(encoder, lambda session: _run(session, batch, batch_size))
+        self._check_finite(embeds, encoder)
         return embeds
 
-    def run_with(self, tower: Tower, call: Callable[[Session], T]) -> T:
+    def run_with(self, encoder: Encoder, call: Callable[[Session], T]) -> T:
         """Have `call` run an encoder, which is not closed meanwhile."""
         with self._in_use():
-            return call(self.session(tower))
+            return call(self.session(encoder))
 
     def close(self) -> None:
         """Give the engines' memory back, once those that run have finished; nothing runs afterwards."""
         with self._idle:
             self._closed = True
             self._idle.wait_for(lambda: not self._running)
-        for tower in Tower:
-            with self._opening[tower]:
-                session = self._sessions.pop(tower, None)
+        for encoder, opening in self._opening.items():
+            with opening:
+                session = self._sessions.pop(encoder, None)
                 if session is not None:
                     session.close()
 
@@ -115,7 +124,10 @@ class Encoders:
         if self._closed:
             raise BackendError(f"the Clip of {self.chosen.bundle.folder} is closed", fix="load the bundle again")
 
-    def _open(self, tower: Tower) -> Session:
+    def _open(self, encoder: Encoder) -> Session:
+        if isinstance(encoder, FrameSpec):
+            return self._open_frames(encoder)
+        tower = encoder
         session = open_encoder(self.chosen, tower, threads=self._threads, usual_batch=self._usual_batch)
         if self._self_test:
             try:
@@ -127,11 +139,22 @@ class Encoders:
                 raise
         return session
 
-    def _check_finite(self, embeds: Embeddings, tower: Tower) -> None:
+    def _open_frames(self, frame: FrameSpec) -> Session:
+        return open_frames(
+            self.chosen,
+            frame,
+            lambda: self.session(Tower.IMAGE),
+            threads=self._threads,
+            usual_batch=self._usual_batch,
+            self_test=self._self_test,
+        )
+
+    def _check_finite(self, embeds: Embeddings, encoder: Encoder) -> None:
         """Raise BackendError where an engine gave something that is not a number."""
         if np.isfinite(embeds).all():
             return
         bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
+        tower = Tower.IMAGE if isinstance(encoder, FrameSpec) else encoder
         precision = self.chosen.graph(tower).precision.value
         raise BackendError(
             f"{self.chosen.backend.name} gave embeddings that are not finite ({precision}), rows {bad[:8]}",

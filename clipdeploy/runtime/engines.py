@@ -14,7 +14,7 @@ from clipdeploy.engine_key import ENGINE_FILE, ENGINES, RECORD_FILE, Difference,
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
 from clipdeploy.machine import Probes, find_hardware, platform_tag, this_machine
 from clipdeploy.runtime.trt.gpus import gpu_by_environment, gpu_of_cuda
-from clipdeploy.spec import Precision, Tower, from_dict
+from clipdeploy.spec import FrameSpec, Precision, Tower, from_dict
 
 VERSION_COMPATIBLE, HARDWARE_COMPATIBLE = "version-compatible", "hardware-compatible"
 """Flags of a key that loosen what must be equal."""
@@ -42,7 +42,7 @@ class EngineEntry:
         key: what it is tied to.
         path: of the engine file.
         size_bytes: of that file.
-        graph: name of the ONNX file that it was built from.
+        graph: name of the encoder's ONNX file that it was built from.
         created: UTC, ISO 8601.
     """
 
@@ -107,21 +107,31 @@ def find_here(backend: EngineBackend, version: str, probes: Probes | None = None
     )
 
 
-def graph_sha256(bundle: Bundle, graph_name: str) -> str:
-    """The hash of a graph and of the weights beside it, from the manifest; nothing is read."""
+def graph_files(bundle: Bundle, graph_name: str, frame: FrameSpec | None = None) -> tuple[str, ...]:
+    """The files of a bundle that an engine is made from: the graph, the weights beside it, and the frame graph.
+
+    Raises:
+        InputError: the graph, or the one for these frames, is not there.
+    """
     files = bundle.manifest.files
     if graph_name not in files:
         raise InputError(f"bundle {bundle.folder} has no graph {graph_name!r}")
-    weights = files.get(f"{graph_name}.data")
-    if weights is None:
-        return files[graph_name].sha256
-    return hashlib.sha256(f"{files[graph_name].sha256} {weights.sha256}".encode()).hexdigest()
+    if frame is not None:
+        bundle.frame_graph(frame)  # raises
+    names = (graph_name, f"{graph_name}.data", *([] if frame is None else [frame.graph_name]))
+    return tuple(name for name in names if name in files)
 
 
-def graph_now(bundle: Bundle, tower: Tower, precision: Precision) -> str | None:
-    """The hash of the graph that engines of this tower and precision are built from; None where there is none."""
+def graph_sha256(bundle: Bundle, graph_name: str, frame: FrameSpec | None = None) -> str:
+    """The hash of what an engine is made from (see `graph_files`), from the manifest; nothing is read."""
+    hashes = [bundle.manifest.files[name].sha256 for name in graph_files(bundle, graph_name, frame)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def graph_now(bundle: Bundle, tower: Tower, precision: Precision, frame: FrameSpec | None = None) -> str | None:
+    """The hash of what engines of this tower, precision and frame are made from; None where it is not all there."""
     try:
-        return graph_sha256(bundle, engine_graph(bundle, tower, precision))
+        return graph_sha256(bundle, engine_graph(bundle, tower, precision), frame)
     except InputError:
         return None
 
@@ -156,7 +166,7 @@ def stale_engines(bundle: Bundle) -> dict[str, EngineEntry]:
     return {
         name: entry
         for name, entry in engines_of(bundle).items()
-        if entry.key.graph_sha256 != graph_now(bundle, entry.key.tower, entry.key.precision)
+        if entry.key.graph_sha256 != graph_now(bundle, entry.key.tower, entry.key.precision, entry.key.frame)
     }
 
 
@@ -188,14 +198,33 @@ def differences(key: EngineKey, here: Here, graph: str | None) -> tuple[Differen
     return tuple(found)
 
 
-def candidates(bundle: Bundle, tower: Tower, precision: Precision, backend: EngineBackend) -> list[EngineEntry]:
-    """The engines of a tower in a precision, whether or not they run here."""
-    asked = (tower, precision, backend)
-    return [e for e in engines_of(bundle).values() if (e.key.tower, e.key.precision, e.key.backend) == asked]
+def candidates(
+    bundle: Bundle, tower: Tower, precision: Precision, backend: EngineBackend, frame: FrameSpec | None = None
+) -> list[EngineEntry]:
+    """The engines of a tower in a precision, for these frames or for none, whether or not they run here."""
+    asked = (tower, precision, backend, frame)
+    keyed = [(entry, entry.key) for entry in engines_of(bundle).values()]
+    return [entry for entry, key in keyed if (key.tower, key.precision, key.backend, key.frame) == asked]
+
+
+def framed(bundle: Bundle, precision: Precision, backend: EngineBackend) -> tuple[FrameSpec, ...]:
+    """The camera frames that engines of the image encoder take, whether or not they run here; by size."""
+    found = {
+        entry.key.frame
+        for entry in engines_of(bundle).values()
+        if (entry.key.tower, entry.key.precision, entry.key.backend) == (Tower.IMAGE, precision, backend)
+    }
+    return tuple(sorted((f for f in found if f is not None), key=lambda f: (f.width, f.height, f.color)))
 
 
 def choose_engine(
-    bundle: Bundle, tower: Tower, precision: Precision, here: Here, *, batch: int | None = None
+    bundle: Bundle,
+    tower: Tower,
+    precision: Precision,
+    here: Here,
+    *,
+    frame: FrameSpec | None = None,
+    batch: int | None = None,
 ) -> EngineEntry:
     """The engine of a bundle that runs here.
 
@@ -207,20 +236,25 @@ def choose_engine(
         tower: which encoder.
         precision: number format of its graph.
         here: see `find_here`.
+        frame: the camera frames that it must take; None asks for one that takes what the encoder does.
         batch: pictures or texts at once, which a profile must take; None takes any.
 
     Raises:
         EngineError: there is none that runs here; says what each differs in, and the command that builds one.
         BundleCorruptError: the record of an engine cannot be read.
     """
-    graph = graph_now(bundle, tower, precision)
-    built = candidates(bundle, tower, precision, here.backend)
-    what = f"{here.backend} engine of the {tower.value} tower in {precision.value}"
+    graph = graph_now(bundle, tower, precision, frame)
+    built = candidates(bundle, tower, precision, here.backend, frame)
+    frames = "" if frame is None else f" for frames of {frame}"
+    what = f"{here.backend} engine of the {tower.value} tower{frames} in {precision.value}"
     if not built:
         have = ", ".join(sorted(engines_of(bundle))) or "none"
+        command = build_command(bundle.folder, tower, precision, here, frame=frame, batch=batch)
+        if frame is not None and frame not in bundle.frames():
+            command = f"{shlex.join(['clipdeploy', 'frames', str(bundle.folder), '--frame', str(frame)])} && {command}"
         raise EngineError(
             f"bundle {bundle.folder} holds no {what}; engines it holds: {have}",
-            fix="build it on this machine: " + build_command(bundle.folder, tower, precision, here, batch=batch),
+            fix=f"build it on this machine: {command}",
         )
     parted = {entry.name: differences(entry.key, here, graph) for entry in built}
     fitting = [entry for entry in built if not parted[entry.name]]
@@ -251,6 +285,7 @@ def build_command(
     here: Here,
     *,
     like: EngineKey | None = None,
+    frame: FrameSpec | None = None,
     batch: int | None = None,
 ) -> str:
     """The command line that builds an engine for `here`.
@@ -260,10 +295,13 @@ def build_command(
         tower: which encoder.
         precision: of its graph.
         here: the machine that runs it.
-        like: an engine whose batch sizes and options to keep.
+        like: an engine whose frames, batch sizes and options to keep.
+        frame: the camera frames that it takes.
         batch: a batch size that it must take.
     """
     words = ["clipdeploy", "build-engine", str(folder), "--tower", tower.value, "--precision", precision.value]
+    frame = frame or (like.frame if like else None)
+    words += ["--frame", str(frame)] if frame is not None else []
     words += ["--backend", here.backend]
     profiles = [(p.smallest, p.usual, p.largest) for p in like.profiles] if like else []
     if batch is not None and not any(low <= batch <= high for low, _, high in profiles):

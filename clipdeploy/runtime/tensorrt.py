@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.engine_key import EngineBackend
 from clipdeploy.errors import EngineError
-from clipdeploy.runtime.engines import EngineEntry, Here, build_command, candidates, choose_engine, find_here
+from clipdeploy.runtime.engines import (
+    EngineEntry,
+    Here,
+    build_command,
+    candidates,
+    choose_engine,
+    find_here,
+    framed,
+)
 from clipdeploy.runtime.trt.cuda import Cuda
 from clipdeploy.runtime.trt.kernels import kernel_file
 from clipdeploy.runtime.trt.plan import load_engine
 from clipdeploy.runtime.trt.product import NAMES, import_cuda, import_product
 from clipdeploy.runtime.trt.session import CONTEXTS, TensorRtSession
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import FrameSpec, Precision, Tower
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +39,8 @@ class Engines:
         chosen: the engine of each encoder that has one that fits.
         lacking: of the other encoders, why there is none; raised when they are asked for.
         refused: those of the lacking that have engines, of which none fits.
+        precisions: that the encoders' engines must have.
+        framed: the engines of the image encoder that take camera frames and fit.
     """
 
     bundle: Bundle
@@ -39,13 +50,17 @@ class Engines:
     chosen: dict[Tower, EngineEntry] = field(default_factory=dict)
     lacking: dict[Tower, EngineError] = field(default_factory=dict)
     refused: set[Tower] = field(default_factory=set)
+    precisions: dict[Tower, Precision] = field(default_factory=dict)
+    framed: dict[FrameSpec, EngineEntry] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
         """What runs the engines, and which encoder has none, for people."""
         here = self.here
         runs = f"{NAMES[here.backend]} {here.version} on {here.gpu}, compute capability {here.compute_capability}"
-        return "; ".join([runs, *(f"{tower.value} encoder: no engine for it here" for tower in self.lacking)])
+        frames = [f"frames of {', '.join(map(str, self.framed))}"] if self.framed else []
+        lacking = [f"{tower.value} encoder: no engine for it here" for tower in self.lacking]
+        return "; ".join([runs, *frames, *lacking])
 
     @property
     def unbuilt(self) -> dict[Tower, EngineError]:
@@ -67,9 +82,21 @@ class Engines:
         """
         if tower in self.lacking:
             raise self.lacking[tower]
-        entry = self.chosen[tower]
+        return self._open(self.chosen[tower], graphs, contexts)
+
+    def check_frame(self, frame: FrameSpec) -> None:
+        """Raise EngineError where no engine takes these frames; says why, and the command that builds one."""
+        if frame not in self.framed:
+            choose_engine(self.bundle, Tower.IMAGE, self.precisions[Tower.IMAGE], self.here, frame=frame)
+
+    def open_frames(self, frame: FrameSpec, *, graphs: bool = True, contexts: int = CONTEXTS) -> TensorRtSession:
+        """Load the engine of the image encoder that takes these frames; arguments and errors as `open`."""
+        self.check_frame(frame)
+        return self._open(self.framed[frame], graphs, contexts)
+
+    def _open(self, entry: EngineEntry, graphs: bool, contexts: int) -> TensorRtSession:
         key = entry.key
-        rebuild = build_command(self.bundle.folder, tower, key.precision, self.here, like=key) + " --overwrite"
+        rebuild = build_command(self.bundle.folder, key.tower, key.precision, self.here, like=key) + " --overwrite"
         loaded = load_engine(self.bundle, entry, self.module, self.cuda, rebuild=rebuild)
         rtx = key.backend == "tensorrt-rtx"
         return TensorRtSession(
@@ -97,7 +124,7 @@ def find_engines(bundle: Bundle, backend: EngineBackend, precisions: Mapping[Tow
     """
     module = import_product(backend)
     cuda = Cuda(import_cuda(backend))
-    engines = Engines(bundle, module, cuda, find_here(backend, module.__version__))
+    engines = Engines(bundle, module, cuda, find_here(backend, module.__version__), precisions=dict(precisions))
     for tower, precision in precisions.items():
         try:
             engines.chosen[tower] = choose_engine(bundle, tower, precision, engines.here)
@@ -105,6 +132,12 @@ def find_engines(bundle: Bundle, backend: EngineBackend, precisions: Mapping[Tow
             engines.lacking[tower] = error
             if candidates(bundle, tower, precision, backend):
                 engines.refused.add(tower)
-    if not engines.chosen:
+    if Tower.IMAGE in precisions:
+        for frame in framed(bundle, precisions[Tower.IMAGE], backend):
+            with suppress(EngineError):  # whoever asks for it is told
+                engines.framed[frame] = choose_engine(
+                    bundle, Tower.IMAGE, precisions[Tower.IMAGE], engines.here, frame=frame
+                )
+    if not engines.chosen and not engines.framed:
         raise next(iter(engines.lacking.values()))
     return engines

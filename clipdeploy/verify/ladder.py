@@ -1,4 +1,6 @@
-"""The parity ladder: pixels, tokens, image tower, text tower, similarity, top-1; the first that drifts is named.
+"""The parity ladder: pixels, camera frames, tokens, image tower, text tower, similarity, top-1.
+
+The first that drifts is named. Camera frames are verified where the bundle takes them.
 
 Every stage runs, whatever the others say: each is fed with the reference's input, so each verdict is its own. Only
 `similarity` and `top1` go end to end, and say so when they fail for an earlier stage's fault.
@@ -20,6 +22,7 @@ from clipdeploy.runtime.selftest.gates import Gates, gates_of, loosest, tower_ga
 from clipdeploy.runtime.selftest.measure import Floats, finite
 from clipdeploy.runtime.selftest.recorded import read_recorded
 from clipdeploy.verify import stages
+from clipdeploy.verify.frames import frames
 from clipdeploy.verify.notes import picture_notes
 from clipdeploy.verify.records import (
     SCHEMA_VERSION,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 _RUNGS: dict[StageName, Callable[[Subject, Sequence[StageName]], Outcome]] = {
     "pixels": stages.pixels,
+    "frames": frames,
     "tokens": stages.tokens,
     "image_tower": stages.image_tower,
     "text_tower": stages.text_tower,
@@ -79,7 +83,8 @@ def verify(
     }
     gates = gates or loosest(list(by_tower.values()) or [gates_of(clip.precision)])
     check_enough(reference.pictures, reference.texts)
-    progress("reference", 0, len(STAGES))
+    rungs = tuple(name for name in _RUNGS if name in STAGES or clip.frames)
+    progress("reference", 0, len(rungs))
     began = time.perf_counter()
     reference.settle()
     reference_seconds = time.perf_counter() - began
@@ -94,10 +99,10 @@ def verify(
         same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
     )
     climbed: list[Stage] = []
-    for number, rung in enumerate(STAGES):
-        progress(rung, number, len(STAGES))
+    for number, rung in enumerate(rungs):
+        progress(rung, number, len(rungs))
         climbed.append(_climb(rung, subject, [stage.name for stage in climbed if stage.failed]))
-    progress("report", len(STAGES), len(STAGES))
+    progress("report", len(rungs), len(rungs))
     return ParityReport(
         schema_version=SCHEMA_VERSION,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

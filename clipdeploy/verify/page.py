@@ -19,6 +19,7 @@ SAMPLE_LIMIT = 64
 
 MEANING = {
     "pixels": "The picture files become exactly the pixels that the checkpoint's own transform makes.",
+    "frames": "Camera frames become the same pixels in the graph, within one level of 255 on few values.",
     "tokens": "The texts become exactly the checkpoint's token ids.",
     "image_tower": "Fed with the reference's pixels, the image tower gives the reference's embeddings.",
     "text_tower": "Fed with the reference's tokens, the text tower gives the reference's embeddings.",
@@ -156,6 +157,8 @@ def _sample_bars(stage: Stage, sample: Sample, report: ParityReport) -> tuple[li
     if stage.name == "similarity":
         bar = gauge(error, gates.max_abs, passed=sample.passed)
         return [bar], "not finite" if error is None else f"{error:.1e}"
+    if stage.name == "frames":
+        return [], "identical" if sample.passed and not sample.error else sample.note or "not finite"
     if stage.name == "pixels":
         share = 1.0 if error is None else error / 255
         return [share_bar(share, passed=sample.passed)], "identical" if sample.passed else f"off by {error or 0:g}"

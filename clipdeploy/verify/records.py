@@ -9,11 +9,12 @@ from clipdeploy.runtime.selftest.gates import Gates
 
 SCHEMA_VERSION = 1
 
-StageName = Literal["pixels", "tokens", "image_tower", "text_tower", "similarity", "top1"]
+StageName = Literal["pixels", "frames", "tokens", "image_tower", "text_tower", "similarity", "top1"]
 Rule = Literal["<=", ">="]
 ReferenceKind = Literal["pytorch", "golden"]
 
 STAGES: tuple[StageName, ...] = ("pixels", "tokens", "image_tower", "text_tower", "similarity", "top1")
+"""Of every bundle; those that take camera frames have `frames` behind `pixels`."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Sample:
 
     Attributes:
         name: the picture's file name, or the text itself.
-        error: pixels: largest difference in levels of 255; tokens: how many ids differ; towers and similarity:
-            largest absolute difference; top1: by how much the reference prefers its answer. None: not finite.
+        error: pixels and frames: largest difference in levels of 255; tokens: how many ids differ; towers and
+            similarity: largest absolute difference; top1: by how much the reference prefers its answer. None: not
+            finite.
         cosine: to the reference's embedding, in the tower stages.
         note: what there is to say, in words; often empty.
     """

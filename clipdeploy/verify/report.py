@@ -20,6 +20,7 @@ from clipdeploy.verify.records import SCHEMA_VERSION, Check, ParityReport, Stage
 
 TITLES = {
     "pixels": "pixels",
+    "frames": "frames",
     "tokens": "tokens",
     "image_tower": "image tower",
     "text_tower": "text tower",

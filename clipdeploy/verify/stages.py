@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clipdeploy.errors import ParityError
 from clipdeploy.runtime.selftest.gates import ENGINE_COSINE, Gates
+from clipdeploy.runtime.selftest.golden_frames import has_answers
 from clipdeploy.runtime.selftest.measure import Floats, drift, finite, spread_kept, worst_index
 from clipdeploy.runtime.selftest.recorded import Recorded, inputs_sha256
 from clipdeploy.spec import Precision, Tower
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TOWERS: dict[StageName, Tower] = {"image_tower": Tower.IMAGE, "text_tower": Tower.TEXT}
 """The encoder that a stage runs alone."""
+_NO_ANSWERS = "the bundle holds no answers to camera frames that an engine could be held to, and none was verified"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Subject:
         """Why there is nothing to verify in a stage; empty where there is."""
         if name == "tokens" and Tower.TEXT not in self.clip.precisions:
             return "the bundle has no text encoder, and its tokenizer was not verified"
+        if name == "frames" and self.clip.chosen.engines is not None:
+            return "" if any(has_answers(self.clip.bundle, f) for f in self.clip.frames) else _NO_ANSWERS
         tower = TOWERS.get(name)
         if tower not in self.absent:
             return ""

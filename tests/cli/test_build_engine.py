@@ -39,8 +39,8 @@ def test_engines_as_a_table(run: Run, tiny: Path) -> None:
     assert result.stdout.startswith("tensorrt-rtx 1.7.1")
     assert "2 engines built" in result.stdout
     header, image, text = (line.split() for line in result.stdout.splitlines()[2:5])
-    assert header == ["tower", "precision", "size", "seconds", "layers", "attention", "fused", "folder"]
-    assert (image[:2], text[:2]) == (["image", "fp32"], ["text", "fp32"])
+    assert header == ["tower", "takes", "precision", "size", "seconds", "layers", "attention", "fused", "folder"]
+    assert (image[:3], text[:3]) == (["image", "pixels", "fp32"], ["text", "tokens", "fp32"])
     assert re.search(r"no attention +built  engines/visual_tensorrt-rtx-1\.7\.1", result.stdout)
     assert "good  graph" in result.stdout
     assert f"clipdeploy inspect {tiny}/engines/visual_" in result.stderr
@@ -60,6 +60,27 @@ def test_json(run: Run, tiny: Path) -> None:
     assert engine["key"]["flags"] == ["workspace=256MiB"]
     assert [profile["largest"] for profile in engine["key"]["profiles"]] == [1, 8]
     assert engine["size_bytes"] == Bundle.open(tiny).manifest.files[f"{engine['folder']}/engine.plan"].size_bytes
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_engine_for_frames(run: Run, tiny: Path, tmp_path: Path) -> None:
+    said = failure(run("build-engine", tiny, *GIVEN, "--frame", "320x240:bgr"))
+    assert f"clipdeploy frames {tiny} --frame 320x240:bgr" in said
+    assert run("frames", tiny, "--frame", "320x240:bgr", "--frame", "96x64:nv12").exit_code == 0
+    dry = run("build-engine", tiny, *GIVEN, "--frame", "320x240:bgr", "--dry-run").stdout
+    assert "image encoder for frames of 320x240:bgr, fp32" in dry and "text encoder" not in dry
+    assert "TensorRT's own tool" not in dry
+    result = run("build-engine", tiny, *GIVEN, "--frame", "320x240:bgr")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(
+        r"image  frames 320x240:bgr  fp32 .* built  engines/visual_320x240-bgr_tensorrt-rtx", result.stdout
+    )
+    shown = run("inspect", tiny).stdout
+    assert re.search(r"image fp32 of frames 320x240:bgr, tensorrt-rtx 1\.7\.1\S* for 8\.6, 8\.9", shown)
+    assert re.search(r"frames +320x240:bgr\n +96x64:nv12\n", shown)
+    packed = document(run("pack", tiny, "-o", tmp_path / "device", "--frame", "320x240:bgr", "--json"))
+    assert packed["frames"] == [{"width": 320, "height": 240, "color": "bgr"}] and len(packed["engines"]) == 1
+    assert "frames/96x64-nv12.onnx" in packed["left"]
 
 
 @pytest.mark.usefixtures("rtx")

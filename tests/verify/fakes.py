@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clipdeploy.bundle import SCHEMA_VERSION, Bundle, Manifest, Provenance, create_bundle
-from clipdeploy.spec import ModelSpec, PixelSpec, Precision, Tower
+from clipdeploy.spec import FrameSpec, ModelSpec, PixelSpec, Precision, Tower
 from tests.bundles import model_spec
 
 VOCAB = 300
@@ -115,6 +115,7 @@ class FakeClip:
         self.precisions = dict.fromkeys(Tower, Precision.FP32)
         self.graphs: dict[Tower, Any] = {}
         self.unbuilt: dict[Tower, str] = {}
+        self.frames: tuple[FrameSpec, ...] = ()
         self.embedding_space = SPACE
         self.backend = SimpleNamespace(name="numpy", reason="fake")
         self.images = SimpleNamespace(

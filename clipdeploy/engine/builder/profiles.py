@@ -8,9 +8,10 @@ from typing import Any
 from clipdeploy.engine.builder.outline import Outline
 from clipdeploy.engine_key import Profile
 from clipdeploy.errors import EngineError, InputError
-from clipdeploy.spec import TensorSpec
+from clipdeploy.spec import FrameSpec, TensorSpec
 
 _EXAMPLE = "pass for example --batch 1,8,32, or --batch 4 for an engine of that batch alone"
+_FRAMES_BYTES, _MOST_FRAMES = 256 << 20, 32
 
 
 def parse_batch(text: str) -> Profile:
@@ -29,6 +30,15 @@ def parse_batches(texts: Iterable[str]) -> tuple[Profile, ...]:
         if profile in profiles[:index]:
             raise InputError(f"the batch {profile} is given twice", fix="name each --batch once")
     return tuple(sorted(profiles, key=lambda p: (p.smallest, p.largest, p.usual)))
+
+
+def frame_profile(frame: FrameSpec) -> Profile:
+    """The batches that an engine for camera frames is built for, where nobody says: as many as a camera app gathers.
+
+    An engine takes room for its largest batch when it is loaded, of frames in float32 too.
+    """
+    fit = _FRAMES_BYTES // (frame.width * frame.height * 3 * 4)
+    return Profile(1, 1, max(1, min(_MOST_FRAMES, 1 << max(fit, 1).bit_length() - 1)))
 
 
 def check_profiles(profiles: Sequence[Profile], outline: Outline) -> TensorSpec:

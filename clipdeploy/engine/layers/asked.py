@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from clipdeploy.engine.frames import is_of_frame
 from clipdeploy.engine.layers.attention import report_layers
 from clipdeploy.engine.layers.kernels import (
     computing,
@@ -94,10 +95,18 @@ def _graph(graph: Path, precision: Precision, products: Sequence[Product]) -> Fi
     if not products:
         return Finding("graph", "note", f"{graph.name} has no Gemm, MatMul or Conv, whose types could be compared")
     asked = _SHORT[precision]
-    counts = Counter(product.operands for product in products)
+    front = [product for product in products if is_of_frame(product.node)]
+    encoder = [product for product in products if not is_of_frame(product.node)]
+    counts = Counter(product.operands for product in encoder)
     typed = ", ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
     message = f"{graph.name}: products {typed}"
-    wanted = counts[asked] and (precision is not Precision.FP32 or counts[asked] == len(products))
+    if front:
+        wider = [product.node for product in front if product.operands != "Float"]
+        if wider:
+            said = f"{message}; of the frame graph, which computes in Float, {_some(wider)} do not"
+            return Finding("graph", "bad", said, "make it again: clipdeploy frames BUNDLE --frame SIZE --overwrite")
+        message += f"; {len(front)} of the frame graph in Float, as its rounding to 8 bits asks"
+    wanted = counts[asked] and (precision is not Precision.FP32 or counts[asked] == len(encoder))
     if wanted:
         return Finding("graph", "good", message)
     expected = "all of them in Float" if precision is Precision.FP32 else f"some in {asked}"
@@ -161,6 +170,7 @@ def _products(
         *_weights_only(weights_only),
         *_epilogues(products, found, layers),
         *_tf32(precision, layers),
+        *_tf32_of_frames([product for product in products if is_of_frame(product.node)], found),
     ]
 
 
@@ -250,6 +260,15 @@ def _tf32(precision: Precision, layers: Sequence[EngineLayer]) -> list[Finding]:
         return []
     message = f"{count} layers use TF32 kernels, which round float32 operands to 10 bits of mantissa"
     return [Finding("TF32", "note", message, "verify the engine: clipdeploy verify BUNDLE --backend tensorrt")]
+
+
+def _tf32_of_frames(front: Sequence[Product], found: dict[Product, tuple[EngineLayer, ...]]) -> list[Finding]:
+    """Products of the frame graph whose kernels round more than the 8 bits of a pixel bear."""
+    wrong = [product.node for product in front if any(map(uses_tf32, found[product]))]
+    if not wrong:
+        return []
+    message = f"{len(wrong)} products of the frame graph use TF32 kernels, whose 10 bits of mantissa change pixels"
+    return [Finding("TF32 of frames", "bad", f"{message}: {_some(wrong)}", REPORT_IT)]
 
 
 def _by_census(precision: Precision, products: Sequence[Product], layers: Sequence[EngineLayer]) -> Finding:

@@ -139,6 +139,16 @@ KNOWN_BAD = (
         way=_VERIFY,
         also="half_attention",
     ),
+    KnownBad(
+        name="raw-frames",
+        pattern="raw_frames",
+        versions={"tensorrt": ((10, 0), None), "tensorrt-rtx": ((1, 0), None)},
+        effect="unsigned bytes are taken at the door alone, and nothing but Cast computes with them: engines fail to "
+        "build (seen on RTX 1.7.1)",
+        threads=("https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md",),
+        remedy="rewrite",
+        way="floats_first",
+    ),
 )
 
 

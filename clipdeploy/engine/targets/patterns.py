@@ -81,6 +81,12 @@ def half_attention(model: ir.Model) -> tuple[str, ...]:
     return tuple(b.scores.name or "" for b in attention_blocks(model) if b.scores.outputs[0].dtype in halves)
 
 
+def raw_frames(model: ir.Model) -> tuple[str, ...]:
+    """Nodes that do something else with 8-bit inputs than to cast them."""
+    users = (node for value in model.graph.inputs if value.dtype == ir.DataType.UINT8 for node in value.consumers())
+    return tuple(node.name or "" for node in users if not is_op(node, "Cast"))
+
+
 PATTERNS: dict[str, Callable[[ir.Model], tuple[str, ...]]] = {
     function.__name__: function
     for function in (
@@ -90,6 +96,7 @@ PATTERNS: dict[str, Callable[[ir.Model], tuple[str, ...]]] = {
         constant_query,
         rotary_positions,
         half_attention,
+        raw_frames,
     )
 }
 """By name; each gives the names of the nodes where the pattern is."""

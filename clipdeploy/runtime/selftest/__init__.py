@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from clipdeploy.runtime.selftest.check import SelfTest, self_test
+from clipdeploy.runtime.selftest.check import SelfTest, self_test, self_test_engine
+from clipdeploy.runtime.selftest.frames import self_test_graph
 
-__all__ = ["SelfTest", "self_test"]
+__all__ = ["SelfTest", "self_test", "self_test_engine", "self_test_graph"]

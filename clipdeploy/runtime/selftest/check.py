@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +18,15 @@ from clipdeploy.runtime.engines import graph_sha256
 from clipdeploy.runtime.fingerprint import fingerprint
 from clipdeploy.runtime.image import ImageProcessor
 from clipdeploy.runtime.remembered import Remembered
+from clipdeploy.runtime.selftest.baked import hold_baked
 from clipdeploy.runtime.selftest.gates import ENGINE_COSINE, Gates, tower_gates
-from clipdeploy.runtime.selftest.golden import ARRAYS, INDEX, GoldenSamples, has_samples, read_samples
+from clipdeploy.runtime.selftest.golden import GOLDEN, GoldenSamples, has_samples, read_samples
+from clipdeploy.runtime.selftest.golden_frames import answers_name as frame_answers_name
+from clipdeploy.runtime.selftest.golden_frames import golden_frames, has_answers, read_answers
 from clipdeploy.runtime.selftest.measure import drift, spread_kept, worst_index
 from clipdeploy.runtime.selftest.recorded import Recorded, answers_name, inputs_sha256, read_recorded
 from clipdeploy.runtime.session import Session
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import FrameSpec, Precision, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.chosen import Chosen
@@ -77,27 +82,106 @@ def self_test(chosen: Chosen, tower: Tower, session: Session, store: Remembered,
     """
     if not has_samples(chosen.bundle):
         return SelfTest(tested=False)
-    key = _key(chosen, tower, session, usual_batch)
+    engine = None if chosen.engines is None else chosen.engines.chosen[tower].path
+    key = _key(chosen, tower, session, usual_batch, engine)
+    if chosen.bundle.manifest.baked is not None:
+        return _once(store, key, lambda: _BakedTest(chosen, session), _several(session, usual_batch))
+
+    def test() -> _Test:
+        recorded = _recorded(chosen, tower)
+        given = _samples(chosen.bundle, tower, read_samples(chosen.bundle))
+        gates, own = tower_gates(chosen.graph(tower).precision, recorded), _engines_own(recorded, given.feeds)
+        return _Test(chosen, tower, f"{tower.value} encoder", session, given, gates, own)
+
+    return _once(store, key, test, _several(session, usual_batch))
+
+
+def self_test_engine(
+    chosen: Chosen, frame: FrameSpec, session: Session, engine: Path, store: Remembered, *, usual_batch: int = 1
+) -> SelfTest:
+    """Hold an engine that takes camera frames against what the float32 graph answered to the runtime's own pixels.
+
+    The frames show the golden pictures; the answers were recorded when the frame graph was made. Nothing of this comes
+    from what built the engine. An engine gives no pixels, so that a fault too small for the gates of its precision is
+    not seen; those of the frame graph itself are held tighter, where it runs alone.
+
+    Args:
+        chosen: what runs the bundle.
+        frame: that it takes.
+        session: the engine, loaded.
+        engine: its file, in the bundle.
+        store: what is remembered.
+        usual_batch: frames that one run usually has.
+
+    Raises:
+        BackendError: as `self_test`.
+        BundleCorruptError: what was recorded is not what was written.
+    """
+    if not has_samples(chosen.bundle) or not has_answers(chosen.bundle, frame):
+        return SelfTest(tested=False)
+    key = _key(chosen, Tower.IMAGE, session, usual_batch, engine) | {
+        "frames": chosen.bundle.manifest.files[frame_answers_name(frame)].sha256
+    }
+
+    def test() -> _Test:
+        samples = read_samples(chosen.bundle)
+        names = [picture.name for picture in samples.index.pictures]
+        frames = golden_frames(samples.crops, frame, chosen.bundle.model.pixels)
+        given = _Given(names, frames, read_answers(chosen.bundle, frame, frames))
+        gates = tower_gates(chosen.graph(Tower.IMAGE).precision, _recorded(chosen, Tower.IMAGE))
+        return _Test(chosen, Tower.IMAGE, f"engine of the image encoder for frames of {frame}", session, given, gates)
+
+    return _once(store, key, test, _several(session, usual_batch))
+
+
+def _once(store: Remembered, key: dict[str, object], test: Callable[[], _Test | _BakedTest], several: int) -> SelfTest:
+    """The verdict as it is remembered, or made now."""
     known = store.get(KIND, key)
     if known is not None:
         return SelfTest(True, remembered=True, samples=int(known["samples"]), cosine=float(known["cosine"]))
-    passed = _Test(chosen, tower, session).run(_several(session, usual_batch))
+    passed = test().run(several)
     store.put(KIND, key, {"samples": passed.samples, "cosine": passed.cosine})
     return passed
 
 
-class _Test:
-    """One encoder, the golden samples, and the limits it has to keep."""
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """K samples: their names, what the encoder takes (K, ...), and what it should answer (K, D)."""
 
-    def __init__(self, chosen: Chosen, tower: Tower, session: Session) -> None:
-        bundle, graph = chosen.bundle, chosen.graph(tower)
-        samples = read_samples(bundle)
-        recorded = read_recorded(bundle, {tower: graph}).get(tower)
-        self._chosen, self._tower, self._session = chosen, tower, session
-        self._names, self._feeds, self._expected = _samples(bundle, tower, samples)
-        self._precision: Precision = graph.precision
-        self._gates: Gates = tower_gates(graph.precision, recorded)
-        self._engines_own = _engines_own(recorded, self._feeds)
+    names: list[str]
+    feeds: NDArray[Any]
+    expected: NDArray[np.float32]
+
+
+class _BakedTest:
+    """A baked engine and the golden samples of its bundle."""
+
+    def __init__(self, chosen: Chosen, session: Session) -> None:
+        self._chosen, self._session = chosen, session
+
+    def run(self, several: int) -> SelfTest:
+        """See `hold_baked`."""
+        samples, cosine = hold_baked(self._chosen, self._session, several)
+        return SelfTest(True, samples=samples, cosine=cosine)
+
+
+class _Test:
+    """One encoder, samples, and the limits it has to keep."""
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        tower: Tower,
+        what: str,
+        session: Session,
+        given: _Given,
+        gates: Gates,
+        own: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._chosen, self._what, self._session = chosen, what, session
+        self._names, self._feeds, self._expected = given.names, given.feeds, given.expected
+        self._precision: Precision = chosen.graph(tower).precision
+        self._gates, self._engines_own = gates, own
         last = len(self._feeds) - 1
         self._picks = np.unique(np.linspace(0, last, min(last + 1, _SAMPLES)).round()).astype(np.intp)
 
@@ -172,27 +256,30 @@ class _Test:
         return SelfTest(True, samples=samples, cosine=float(off.cosine.min()))
 
     def _refused(self, what: str) -> BackendError:
-        chosen, tower = self._chosen, self._tower.value
+        chosen = self._chosen
         command = f"clipdeploy verify {chosen.bundle.folder} --backend {chosen.backend.name}"
         return BackendError(
-            f"the {tower} encoder in {self._precision.value} on {self._session.name} does not pass its self-test: "
+            f"the {self._what} in {self._precision.value} on {self._session.name} does not pass its self-test: "
             f"it {what}",
             fix=f"do not serve with it: load another backend or precision; {command} --precision "
             f"{chosen.precision.value} tells more, and self_test=False loads it all the same",
         )
 
 
-def _samples(
-    bundle: Bundle, tower: Tower, samples: GoldenSamples
-) -> tuple[list[str], NDArray[Any], NDArray[np.float32]]:
-    """Names, what the encoder takes (K, ...), and the checkpoint's embeddings (K, D)."""
+def _recorded(chosen: Chosen, tower: Tower) -> Recorded | None:
+    """What the bundle records of an encoder's graph, where clipdeploy quantised it."""
+    return read_recorded(chosen.bundle, {tower: chosen.graph(tower)}).get(tower)
+
+
+def _samples(bundle: Bundle, tower: Tower, samples: GoldenSamples) -> _Given:
+    """The golden samples, with the checkpoint's own embeddings."""
     dtype = bundle.model.tower(tower).input.dtype
     if tower is Tower.IMAGE:
         names = [picture.name for picture in samples.index.pictures]
         feeds: NDArray[Any] = ImageProcessor(bundle.model.pixels, workers=1).normalize(samples.crops)
-        return names, feeds.astype(dtype, copy=False), samples.image_embeds
+        return _Given(names, feeds.astype(dtype, copy=False), samples.image_embeds)
     names = [repr(note.text if len(note.text) <= 40 else note.text[:39] + "…") for note in samples.index.texts]
-    return names, samples.input_ids.astype(dtype, copy=False), samples.text_embeds
+    return _Given(names, samples.input_ids.astype(dtype, copy=False), samples.text_embeds)
 
 
 def _engines_own(recorded: Recorded | None, feeds: NDArray[Any]) -> NDArray[np.float32] | None:
@@ -208,12 +295,11 @@ def _several(session: Session, usual_batch: int) -> int:
     return min(rows, _MOST_AT_ONCE, session.largest_batch or rows)
 
 
-def _key(chosen: Chosen, tower: Tower, session: Session, usual_batch: int) -> dict[str, object]:
+def _key(chosen: Chosen, tower: Tower, session: Session, usual_batch: int, engine: Path | None) -> dict[str, object]:
     """Everything that the verdict depends on."""
     bundle, graph = chosen.bundle, chosen.graph(tower)
     files = bundle.manifest.files
     stored = graph.path == bundle.path(graph.name)
-    engine = None if chosen.engines is None else chosen.engines.chosen[tower].path
     return {
         "here": fingerprint([chosen.backend.name]),
         "backend": chosen.backend.name,
@@ -222,6 +308,6 @@ def _key(chosen: Chosen, tower: Tower, session: Session, usual_batch: int) -> di
         "graph": graph_sha256(bundle, graph.name) if stored else sha256_file(graph.path),
         "as_written": graph.as_written,
         "engine": None if engine is None else files[engine.relative_to(bundle.folder).as_posix()].sha256,
-        "golden": [files[name].sha256 for name in (INDEX, ARRAYS, answers_name(graph.name)) if name in files],
+        "golden": [files[name].sha256 for name in (*GOLDEN, answers_name(graph.name)) if name in files],
         "usual_batch": usual_batch,
     }

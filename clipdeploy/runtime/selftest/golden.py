@@ -24,6 +24,9 @@ from clipdeploy.spec import from_dict
 FORMAT = 1
 INDEX = "golden/golden.json"
 ARRAYS = "golden/golden.npz"
+BAKED_INDEX, BAKED_ARRAYS = "golden/baked.json", "golden/baked.npz"
+"""Those of a baked bundle; see `clipdeploy.runtime.selftest.baked`."""
+GOLDEN = (INDEX, ARRAYS, BAKED_INDEX, BAKED_ARRAYS)
 
 _EXPORT_AGAIN = "copy the bundle again, whole, from where it was made, or export the checkpoint again"
 
@@ -86,7 +89,7 @@ class GoldenSamples:
 
 def has_samples(bundle: Bundle) -> bool:
     """Whether the bundle holds golden samples."""
-    return INDEX in bundle.manifest.files
+    return (INDEX if bundle.manifest.baked is None else BAKED_INDEX) in bundle.manifest.files
 
 
 def read_samples(bundle: Bundle) -> GoldenSamples:
@@ -95,7 +98,7 @@ def read_samples(bundle: Bundle) -> GoldenSamples:
     Raises:
         BundleCorruptError: there are none, or what is there is not what was written.
     """
-    if not has_samples(bundle):
+    if INDEX not in bundle.manifest.files:
         raise BundleCorruptError(f"bundle {bundle.folder} holds no golden samples", fix="export the checkpoint again")
     index = _read_index(bundle)
     arrays = _read_arrays(bundle, index)

@@ -16,6 +16,7 @@ from clipdeploy.engine.targets.rewrites.attention import explicit_attention
 from clipdeploy.engine.targets.rewrites.norm import lower_rms_norm
 from clipdeploy.engine.targets.rewrites.scale import scale_into_query
 from clipdeploy.engine.targets.rewrites.single_row import single_row_as_sums
+from clipdeploy.graphs.floats_first import floats_first
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ REWRITES = {
         Rewrite("lower_rms_norm", lower_rms_norm, "RMSNormalization written out"),
         Rewrite("scale_into_query", scale_into_query, "attention's scale on the queries alone"),
         Rewrite("single_row_as_sums", single_row_as_sums, "attention of a single query as products and sums"),
+        Rewrite("floats_first", floats_first, "frames made float32 before anything else"),
     )
 }
 """By name, in the order in which they run."""
