@@ -30,6 +30,7 @@ from clipdeploy.errors import (
     MissingExtraError,
     OutputError,
     ParityError,
+    SourceError,
     TextError,
 )
 from clipdeploy.spec import Precision, Tower
@@ -37,6 +38,7 @@ from clipdeploy.spec import Precision, Tower
 if TYPE_CHECKING:
     from clipdeploy.runtime.asynchronous import AsyncClassifier, AsyncClip
     from clipdeploy.runtime.backends import BackendChoice
+    from clipdeploy.runtime.baked import Baked, load_baked
     from clipdeploy.runtime.clip import Classification, Classified, Classifier, Clip, Embedded, load
     from clipdeploy.runtime.labels import TEMPLATES
 
@@ -46,6 +48,7 @@ __all__ = [
     "AsyncClip",
     "BackendChoice",
     "BackendError",
+    "Baked",
     "Bundle",
     "BundleCorruptError",
     "BundleError",
@@ -67,10 +70,12 @@ __all__ = [
     "OutputError",
     "ParityError",
     "Precision",
+    "SourceError",
     "TextError",
     "Tower",
     "__version__",
     "load",
+    "load_baked",
 ]
 
 __version__ = "0.1.0"
@@ -82,6 +87,10 @@ def __getattr__(name: str) -> Any:
         from clipdeploy.runtime import clip
 
         return getattr(clip, name)
+    if name in {"Baked", "load_baked"}:
+        from clipdeploy.runtime import baked
+
+        return getattr(baked, name)
     if name in {"AsyncClassifier", "AsyncClip"}:
         from clipdeploy.runtime import asynchronous
 

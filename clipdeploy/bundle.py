@@ -123,6 +123,15 @@ class Bundle:
         """What the bundle's CLIP takes and gives."""
         return self.manifest.model
 
+    def check_unbaked(self, what: str) -> None:
+        """Raise InputError where labels are folded into the image graph, so that nobody can `what`."""
+        if self.manifest.baked is not None:
+            raise InputError(
+                f"bundle {self.folder} is baked: its image graph answers by itself, and nobody can {what} it",
+                fix=f"{what} the bundle that it was baked from, and bake that again; this one is opened by "
+                "clipdeploy.load_baked",
+            )
+
     def path(self, name: str) -> Path:
         """Path of a file that the manifest names; raises BundleCorruptError for one it does not."""
         if name not in self.manifest.files:

@@ -31,7 +31,7 @@ from clipdeploy.machine import Gpu, Hardware, Jetson
 from clipdeploy.runtime.engines import engine_graph, graph_sha256
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.trt.product import MODULES
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import Precision, TensorSpec, Tower
 
 
 class CudaError(Enum):
@@ -440,6 +440,10 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
         def execute_async_v3(self, stream_handle: int) -> bool:
             session, shape, addresses, changes = self.engine.session, self.shape, dict(self.addresses), self.changes
             assert shape is not None
+            if unbound := [tensor.name for tensor in self.engine.tensors if tensor.name not in addresses]:
+                said = f"IExecutionContext::enqueueV3: Error Code 3: Neither address or allocator is set for {unbound}"
+                self.engine.logger.log(ILogger.Severity.ERROR, said)
+                return False
             assert self.scratch is not None or not self.engine.device_memory_size_v2, "without scratch memory"
             if self.engine.stripped:
                 self.engine.logger.log(ILogger.Severity.ERROR, "the engine has no weights")
@@ -462,6 +466,8 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
                 batch = cuda.at(addresses[session.input.name], size).view(dtype).reshape(shape)
                 answer = np.ascontiguousarray(session.run(batch)).view(np.uint8).ravel()
                 cuda.at(addresses[session.output.name], answer.nbytes)[:] = answer
+                for tensor in self.engine.tensors[2:]:  # what nobody reads is written all the same
+                    cuda.at(addresses[tensor.name], shape[0] * 4 * int(np.prod(tensor.shape[1:])))[:] = 0
 
             return cuda.give(stream_handle, compute) == (OK,)
 
@@ -471,8 +477,10 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
             self.device_memory_size_v2 = plan["scratch"]
             self.graph = Path(plan["graph"])
             self.session = OrtSession(self.graph, threads=1)
-            self.tensors = (self.session.input, self.session.output)
-            self.num_io_tensors, self.num_optimization_profiles = 2, len(self.bands)
+            others = [TensorSpec(t.name, "float32", tuple(t.shape)) for t in self.session._session.get_outputs()]
+            others = [tensor for tensor in others if tensor.name != self.session.output.name]
+            self.tensors = (self.session.input, self.session.output, *others)
+            self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), len(self.bands)
 
         def get_tensor_name(self, index: int) -> str:
             return self.tensors[index].name
@@ -484,7 +492,8 @@ def fake_product(cuda: FakeCuda, *, name: str = "tensorrt", version: str = "10.3
             return TensorIOMode.INPUT if name == self.tensors[0].name else TensorIOMode.OUTPUT
 
         def get_tensor_dtype(self, name: str) -> DataType:
-            return {"float32": DataType.FLOAT, "int64": DataType.INT64}[self._tensor(name).dtype]
+            known = {"float32": DataType.FLOAT, "int64": DataType.INT64, "uint8": DataType.UINT8}
+            return known[self._tensor(name).dtype]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
             return tuple(-1 if isinstance(size, str) else size for size in self._tensor(name).shape)

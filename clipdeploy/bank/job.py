@@ -98,6 +98,7 @@ def bank_labels(request: BankRequest, *, progress: Progress = silent) -> BankOut
     started = time.perf_counter()
     labels, templates = check_labels(request.labels), all_templates(request.templates)
     bundle = Bundle.open(request.bundle)
+    bundle.check_unbaked("bank labels in")
     held = set(as_now(bundle, templates)[1].labels)
     new = tuple(label for label in labels if label not in held)
     part, count = None, len(held)

@@ -129,6 +129,18 @@ def checkpoint(function: F) -> F:
     return cast(F, gathered)
 
 
+def frames(*, required: bool = False) -> Callable[[F], F]:
+    """Which frames the bundle takes as they come: one tuple `frames`."""
+    return click.option(
+        "--frame",
+        "frames",
+        multiple=True,
+        required=required,
+        metavar="WxH[:COLOR]",
+        help="Frames that a camera gives, such as 1920x1080:bgr; COLOR is rgb, bgr or nv12. Repeatable.",
+    )
+
+
 def recursive(function: F) -> F:
     """Whether folders are searched to the bottom."""
     return click.option("-r", "--recursive", is_flag=True, help="Take the folders inside a folder too.")(function)
@@ -143,12 +155,16 @@ def labels(function: F) -> F:
 
         if labels is None and not label and labels_file is None:
             return function(*args, labels=None, **rest)
-        listed = tuple(part.strip() for part in labels.split(",")) if labels and labels.strip() else ()
+        listed: tuple[str, ...] = ()
+        if labels and labels.strip().endswith(".txt") and "," not in labels:
+            listed = read_lines(Path(labels.strip()), what="labels")
+        elif labels and labels.strip():
+            listed = tuple(part.strip() for part in labels.split(","))
         from_file = read_lines(labels_file, what="labels") if labels_file else ()
         return function(*args, labels=(*listed, *label, *from_file), **rest)
 
     choices = (
-        click.option("--labels", metavar="A,B,...", help="Labels, separated by commas."),
+        click.option("--labels", metavar="A,B,...", help="Labels, separated by commas; or FILE.txt, one a line."),
         click.option("--label", multiple=True, metavar="TEXT", help="One label, commas and all. Repeatable."),
         click.option("--labels-file", type=PATH, metavar="FILE", help="UTF-8 file of labels, one a line."),
         click.option(

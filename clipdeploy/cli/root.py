@@ -16,9 +16,11 @@ SECTIONS = {
         "export": "Make a bundle from a checkpoint.",
         "import": "Make a bundle from ONNX graphs that others exported.",
         "quantize": "Add graphs in FP16, BF16, INT8 or FP8, inside an accuracy budget.",
+        "frames": "Let a bundle take a camera's frames as they come.",
         "check": "Say what a TensorRT takes of a bundle, without a GPU.",
         "build-engine": "Add TensorRT engines to a bundle, for TensorRT or TensorRT for RTX.",
         "bank": "Embed labels once and keep them in the bundle.",
+        "bake": "Fold labels, and a camera's frames, into the image graph.",
         "pack": "Copy what a device needs of a bundle into a new one.",
         "verify": "Prove that a bundle answers as its checkpoint does.",
         "inspect": "Show what is in a bundle, a TensorRT engine, an ONNX graph or a checkpoint.",
@@ -26,6 +28,8 @@ SECTIONS = {
     "Use a bundle": {
         "classify": "Say what is in pictures.",
         "embed": "Turn pictures or texts into vectors.",
+        "watch": "Watch cameras and videos: in the terminal, as a video, as a live page.",
+        "thresholds": "Measure how well a label must fit, so that none can be the answer.",
     },
 }
 

@@ -110,6 +110,7 @@ def quantize_bundle(request: QuantizeRequest, *, progress: Progress = silent) ->
     started = time.perf_counter()
     options = request.options()
     bundle = Bundle.open(request.bundle)
+    bundle.check_unbaked("quantise")
     names = _check(bundle, request, options)
     try:
         with tempfile.TemporaryDirectory(prefix="clipdeploy-") as folder:

@@ -134,7 +134,7 @@ def open_session(
     """Load a graph into an engine. Built engines are loaded from a bundle: `clipdeploy.load`.
 
     Args:
-        graph: path of an ONNX file with one input and one output.
+        graph: path of an ONNX file with one input and one output; of several outputs `logits` is read.
         backend: name of an engine; `auto` takes the likely one of those installed.
         precision: what to compute in; an engine that rounds by itself rounds to this and nothing shorter.
         threads: threads of one run; None leaves it to the engine.

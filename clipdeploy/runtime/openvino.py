@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clipdeploy.errors import BackendError
 from clipdeploy.machine.memory import free_memory_bytes
 from clipdeploy.memory import give_back
+from clipdeploy.runtime.ov.parts import Part, cut
 from clipdeploy.runtime.ov.product import (
     Device,
     available_devices,
@@ -26,7 +27,7 @@ from clipdeploy.runtime.ov.product import (
     settings,
 )
 from clipdeploy.runtime.ov.rewrite import rewrite
-from clipdeploy.runtime.session import check_batch
+from clipdeploy.runtime.session import LOGITS, check_batch
 from clipdeploy.spec import Precision, TensorSpec
 
 __all__ = ["OpenVinoSession", "available_devices"]
@@ -45,9 +46,11 @@ class OpenVinoSession:
     the number of rows alone, so equal batches give equal answers. Each holds weights of its own: there are no more.
 
     Args:
-        graph: path of an ONNX file with one input and one output; in int8 one with Q/DQ pairs, for target tensorrt.
+        graph: path of an ONNX file with one input and one output; of several outputs `logits` is read. In int8 one with
+            Q/DQ pairs, for target tensorrt.
         device: where to compute.
-        precision: what to compute in. In int8 what is not quantised is computed in bf16 where the processor has it, in
+        precision: what to compute an encoder in; what is before and behind it in a baked graph is computed in f32. In
+            int8 what is not quantised is computed in bf16 where the processor has it, in
             f16 on a GPU, else in f32; in fp16 the weights have 16 bits and a processor computes in f32.
         threads: of one run; None leaves it to OpenVINO, which takes one a physical core.
         usual_batch: rows that one run usually has; a batch that lacks no more than an eighth of them is filled up.
@@ -68,18 +71,22 @@ class OpenVinoSession:
     ) -> None:
         self._library = import_openvino()
         self._device = require_device(device)
-        self._settings = settings(self._device, precision, threads)
+        self._settings = {
+            exact: settings(self._device, Precision.FP32 if exact else precision, threads) for exact in (False, True)
+        }
         self._graph, self._usual_batch = graph, usual_batch
         self.name = f"openvino:{self._device}"
         self.largest_batch: int | None = None
         self._compiling, self._compiled = Lock(), dict[int, _Compiled]()
         self._closed = False
         with self._told("cannot load", fix="pass an ONNX graph of a bundle, in fp32, fp16, or int8 for tensorrt"):
-            self._model: Any = _read(graph)
-        self.input = _only(self._model.inputs, "input", graph)
-        self.output = _only(self._model.outputs, "output", graph)
+            model = _read(graph)
+        self.input = _only(model.inputs, "input", graph)
+        self.output = _only(model.outputs, "output", graph)
         with self._told("cannot prepare"):
-            rewrite(self._model)
+            self._parts: list[Part] = cut(model, self.output.name)
+            for part in self._parts:
+                rewrite(part.model)
         self._for(usual_batch)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -101,7 +108,7 @@ class OpenVinoSession:
     def close(self) -> None:
         """See `Session.close`; runs that began before it end first."""
         with self._compiling:
-            self._closed, self._model = True, None
+            self._closed, self._parts = True, []
             compiled, self._compiled = self._compiled, {}
         for each in compiled.values():
             each.close()
@@ -127,9 +134,12 @@ class OpenVinoSession:
             "cannot compile", fix="use a smaller model or precision if memory ran out; or upgrade openvino"
         ):
             # the models share their constants, so one more costs what is laid out for it
-            self._model.reshape([size or -1, *(-1 if isinstance(axis, str) else axis for axis in self.input.shape[1:])])
-            made = core().compile_model(self._model, self._device, self._settings)
-            compiled = _Compiled(self._library, made, size, self.input, self.output)
+            made = []
+            for part in self._parts:
+                _, *axes = part.model.input(0).get_partial_shape()
+                part.model.reshape([size or -1, *(-1 if axis.is_dynamic else axis.get_length() for axis in axes)])
+                made.append(core().compile_model(part.model, self._device, self._settings[part.exact]))
+            compiled = _Compiled(self._library, made, size)
         give_back()
         return compiled
 
@@ -167,19 +177,15 @@ class _Compiled:
 
     Args:
         library: OpenVINO's module.
-        model: compiled.
+        parts: compiled; each takes what the one before gives.
         size: rows that it takes, 0 being any number.
-        input: what it takes.
-        output: what it gives.
     """
 
-    def __init__(self, library: Any, model: Any, size: int, input: TensorSpec, output: TensorSpec) -> None:
+    def __init__(self, library: Any, parts: list[Any], size: int) -> None:
         self._tensor, self._size = library.Tensor, size
-        self._row, self._dtype = output.shape[1:], output.dtype
         self._idle: SimpleQueue[_Request | None] = SimpleQueue()
         for _ in range(_REQUESTS):
-            self._idle.put(_Request(model.create_infer_request()))
-        self._input = input
+            self._idle.put(_Request([part.create_infer_request() for part in parts]))
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """`batch`, filled up to the size, to its rows' answers."""
@@ -191,14 +197,16 @@ class _Compiled:
             given = batch if len(batch) == (self._size or len(batch)) else request.filled(batch, self._size)
             if not (given.flags.c_contiguous and given.flags.writeable and given.flags.aligned):
                 given = np.array(given, order="C")  # OpenVINO reads plain arrays where they lie, and no others
-            infer = request.infer
-            infer.set_input_tensor(self._tensor(given, shared_memory=True))
-            try:
-                # in OpenVINO's own threads: run in this one, each thread that ever calls would get a pool of them
-                infer.start_async()
-            finally:
-                infer.wait()  # whatever happened, nothing may still read the batch
-            answer: NDArray[np.float32] = infer.get_output_tensor().data[: len(batch)].astype(np.float32)
+            tensor = self._tensor(given, shared_memory=True)
+            for infer in request.parts:
+                infer.set_input_tensor(tensor)
+                try:
+                    # in OpenVINO's own threads: run in this one, each thread that ever calls would get a pool of them
+                    infer.start_async()
+                finally:
+                    infer.wait()  # whatever happened, nothing may still read the batch
+                tensor = infer.get_output_tensor()
+            answer: NDArray[np.float32] = tensor.data[: len(batch)].astype(np.float32)
             return answer
         finally:
             self._idle.put(request)
@@ -211,10 +219,10 @@ class _Compiled:
 
 
 class _Request:
-    """One of OpenVINO's requests, with room for a batch that is filled up."""
+    """One of OpenVINO's requests a part, with room for a batch that is filled up."""
 
-    def __init__(self, infer: Any) -> None:
-        self.infer = infer
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
         self._room: NDArray[Any] | None = None
 
     def filled(self, batch: NDArray[Any], size: int) -> NDArray[Any]:
@@ -233,7 +241,9 @@ def _read(graph: Path) -> Any:
 
 
 def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:
-    """The one input or output of a graph."""
+    """The one input or output of a graph, or its logits."""
+    if role == "output" and len(tensors) > 1:
+        tensors = [tensor for tensor in tensors if LOGITS in tensor.get_names()] or tensors
     if len(tensors) != 1:
         names = ", ".join(tensor.get_any_name() for tensor in tensors) or "none"
         raise BackendError(

@@ -16,7 +16,7 @@ from clipdeploy.machine import free_memory_bytes, usable_cores
 from clipdeploy.runtime import placement, providers
 from clipdeploy.runtime.huge_pages import huge_pages
 from clipdeploy.runtime.providers import import_onnxruntime
-from clipdeploy.runtime.session import check_batch
+from clipdeploy.runtime.session import LOGITS, check_batch
 from clipdeploy.spec import TensorSpec
 
 __all__ = ["OrtSession", "import_onnxruntime"]
@@ -49,7 +49,7 @@ class OrtSession:
     which ONNX Runtime keeps, in pieces that fit the next batch or do not.
 
     Args:
-        graph: path of an ONNX file with one input and one output.
+        graph: path of an ONNX file with one input and one output; of several outputs `logits` is read.
         threads: threads of one run on the CPU; None takes one for each core that this process may use.
         fuse_qdq: compute in integers where Q/DQ pairs allow it; False computes them as they are written, which is
             slow and what the accuracy of a graph for another engine is measured with.
@@ -219,7 +219,9 @@ def _runs_at_once(threads: int | None) -> int:
 
 
 def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:
-    """The one input or output of a graph."""
+    """The one input or output of a graph, or its logits."""
+    if role == "output" and len(tensors) > 1:
+        tensors = [t for t in tensors if t.name == LOGITS] or tensors
     if len(tensors) != 1:
         names = ", ".join(t.name for t in tensors) or "none"
         raise BackendError(

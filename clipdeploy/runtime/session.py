@@ -13,6 +13,9 @@ from clipdeploy.spec import TensorSpec
 Embeddings = NDArray[np.float32]
 """(N, D) float32, one L2-normalised row a picture or text."""
 
+LOGITS = "logits"
+"""The output that is read of a graph with several: a baked one gives `probabilities` too, which follow from these."""
+
 
 class Session(Protocol):
     """One encoder, loaded by one engine. `run` may be called from several threads at once."""

@@ -490,3 +490,15 @@ def test_a_run_that_fails_says_with_what(monkeypatch: pytest.MonkeyPatch, graph:
         session.run(pixels(1))
     monkeypatch.undo()
     np.testing.assert_allclose(session.run(pixels(1)), expected(pixels(1)), rtol=0, atol=1e-5)
+
+
+def test_nobody_is_told_that_it_was_imported() -> None:
+    """The wheel brings a reporter of its own, which sends at each import unless the user has declined."""
+    pytest.importorskip("openvino_telemetry")
+    program = (
+        "import sys; from clipdeploy.runtime.ov.product import import_openvino; import_openvino()\n"
+        "from openvino.tools import ovc\n"
+        "print(type(ovc.telemetry).__module__, 'openvino_telemetry' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "False"]

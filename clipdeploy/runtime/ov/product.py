@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,7 +36,8 @@ def core() -> Any:
 def import_openvino() -> Any:
     """The library's module; raises as `core` does."""
     try:
-        library = import_module("openvino")
+        with _without_telemetry():
+            library = import_module("openvino")
     except ModuleNotFoundError as error:
         if error.name == "openvino":
             raise _missing() from error
@@ -50,6 +54,21 @@ def import_openvino() -> Any:
             fix="pip install --upgrade 'clipdeploy[openvino]'",
         )
     return library
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """While OpenVINO is imported, keep it from reporting that to a web service, as it does unless its user has said no
+    with its `opt_in_out`: a device that watches a door calls nobody unasked."""
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield  # somebody else's choice
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # makes its import fail, for which OpenVINO has a stand-in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def available_devices() -> dict[str, str]:

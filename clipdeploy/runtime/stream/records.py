@@ -188,6 +188,7 @@ class StreamStats:
         batch: frames in a micro-batch, the mean.
         events: sent so far.
         events_lost: those that a sink could not take.
+        error: what the model said last, when it could not be asked; None where that never was.
     """
 
     cameras: tuple[CameraStats, ...]
@@ -197,3 +198,4 @@ class StreamStats:
     batch: float
     events: int
     events_lost: int
+    error: str | None = None

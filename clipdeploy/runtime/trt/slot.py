@@ -109,6 +109,10 @@ class Slot:
                 self._scratch = self._take(common.contexts.scratch_bytes, "the engine's intermediate results", False)
             self._input = self._take(rows * given, f"{rows} rows of {ports.input.name}", True)
             self._output = self._take(rows * answer, f"{rows} rows of {ports.output.name}", True)
+            self._unread = {
+                tensor.name: self._take(rows * size, f"{rows} rows of {tensor.name}", False)
+                for tensor, size in zip(ports.unread, ports.unread_row_bytes, strict=True)
+            }
             self._host = HostMemory(cuda, ports)
             self.event = cuda.new_event()
             self._read = cuda.new_event()
@@ -214,7 +218,8 @@ class Slot:
         if index != profile and len(ports.profiles) > 1:
             self._expect(context.set_optimization_profile_async(index, self.stream), shape)
         self._expect(context.set_input_shape(ports.input.name, (rows, *ports.input.shape[1:])), shape)
-        for name, address in ((ports.input.name, self._input), (ports.output.name, self._output)):
+        places = {ports.input.name: self._input, ports.output.name: self._output, **self._unread}
+        for name, address in places.items():
             self._expect(context.set_tensor_address(name, address), shape)
 
     def _worth_a_graph(self, shape: Shape) -> bool:

@@ -85,7 +85,7 @@ class Slots:
     def _another(self, common: Common) -> Slot | None:
         """One more place, None where memory has no room for it."""
         cuda, ports = common.cuda, common.ports
-        need = common.contexts.scratch_bytes + ports.largest * sum(ports.row_bytes)
+        need = common.contexts.scratch_bytes + ports.largest * sum((*ports.row_bytes, *ports.unread_row_bytes))
         with cuda.in_use():
             free, total = cuda.memory()
             if free - need >= _LEFT * total:
