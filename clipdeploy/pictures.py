@@ -14,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.errors import ImageError, InputError
+from clipdeploy.runtime import suffixes
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.image import ImageProcessor
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-)
+SUFFIXES = suffixes.PICTURES
 """Endings by which a file in a folder counts as a picture; a file that is named itself may have any."""
 
 _SUPPORTED = "supported: " + " ".join(SUFFIXES)
