@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from clipdeploy.bundle import write_text
-from clipdeploy.cli.text import table as aligned
+from clipdeploy.text import table as aligned
 from clipdeploy.versions import installed
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import click
 from clipdeploy.cli import options
 from clipdeploy.cli.bank import templates_text
 from clipdeploy.cli.console import Console
-from clipdeploy.cli.text import one_line, pairs, plural, size
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import FrameSpec, Precision, Target, to_dict
+from clipdeploy.text import one_line, pairs, plural, size
 
 if TYPE_CHECKING:
     from clipdeploy.baking import BakedGraph, BakeOutcome

@@ -9,9 +9,9 @@ import click
 
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
-from clipdeploy.cli.text import one_line, plural, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import Target, to_dict
+from clipdeploy.text import one_line, plural, size, table
 
 if TYPE_CHECKING:
     from clipdeploy.bank import BankOutcome, BankRemoved

@@ -11,9 +11,9 @@ import click
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.findings import findings_text
-from clipdeploy.cli.text import one_line, pairs, plural, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import FrameSpec, Precision, Tower
+from clipdeploy.text import one_line, pairs, plural, table
 
 if TYPE_CHECKING:
     from clipdeploy.building.records import BuildOutcome

@@ -12,10 +12,10 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.findings import findings_text
-from clipdeploy.cli.text import pairs, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.findings import Finding
 from clipdeploy.spec import Precision, Tower
+from clipdeploy.text import pairs, table
 
 if TYPE_CHECKING:
     from clipdeploy.engine.targets.check import CheckOutcome, GraphCheck

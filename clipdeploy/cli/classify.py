@@ -11,9 +11,9 @@ from clipdeploy.classify import ClassifyResult, PictureAnswer
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
-from clipdeploy.cli.text import bar, one_line, pad, plural, width
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import Target, to_dict
+from clipdeploy.text import bar, one_line, pad, plural, width
 
 EXAMPLES = (
     'clipdeploy classify b32 photo.jpg --labels "a dog,a cat,a car"',

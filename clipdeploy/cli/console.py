@@ -16,7 +16,7 @@ import click
 
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.progress import ProgressLine
-from clipdeploy.cli.text import encodable
+from clipdeploy.text import encodable
 
 
 class Console:

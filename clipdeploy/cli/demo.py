@@ -11,9 +11,9 @@ from clipdeploy.cli import options
 from clipdeploy.cli.classify import percent
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.export import outcome_json, outcome_text
-from clipdeploy.cli.text import one_line, plural, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import to_dict
+from clipdeploy.text import one_line, plural, table
 
 if TYPE_CHECKING:
     from clipdeploy.demo.outcome import DemoOutcome

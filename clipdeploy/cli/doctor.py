@@ -9,10 +9,10 @@ import click
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
-from clipdeploy.cli.text import one_line, pairs
 from clipdeploy.cli.verb import Verb
 from clipdeploy.doctor import Diagnosis
 from clipdeploy.spec import to_dict
+from clipdeploy.text import one_line, pairs
 
 _TITLES = {
     "machine": "Machine",

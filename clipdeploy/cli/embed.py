@@ -9,10 +9,10 @@ import click
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
-from clipdeploy.cli.text import one_line, plural, size
 from clipdeploy.cli.verb import Verb
 from clipdeploy.embeddings import EmbedResult
 from clipdeploy.spec import Target, to_dict
+from clipdeploy.text import one_line, plural, size
 
 EXAMPLES = (
     "clipdeploy embed b32 photos/ -o photos.npz",

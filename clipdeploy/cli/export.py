@@ -11,10 +11,10 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.findings import findings_text, summary
 from clipdeploy.cli.frames import frames_table
-from clipdeploy.cli.text import one_line, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import to_dict
+from clipdeploy.text import one_line, size, table
 
 if TYPE_CHECKING:
     from clipdeploy.export.tower import TowerResult

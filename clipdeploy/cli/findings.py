@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipdeploy.cli.text import one_line, pad, plural, width
 from clipdeploy.findings import Finding
+from clipdeploy.text import one_line, pad, plural, width
 
 _FOLD = 96
 

@@ -11,10 +11,10 @@ from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.findings import findings_text, summary
-from clipdeploy.cli.text import one_line, size
 from clipdeploy.cli.verb import Verb
 from clipdeploy.importing.records import ImportOutcome, ImportRequest
 from clipdeploy.spec import Precision, to_dict
+from clipdeploy.text import one_line, size
 
 EXAMPLES = (
     "clipdeploy import clip-vit-base-patch32/ -o b32",

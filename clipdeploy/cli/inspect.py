@@ -12,13 +12,13 @@ from clipdeploy.cli.bank import templates_text
 from clipdeploy.cli.console import Console
 from clipdeploy.cli.exit_codes import ExitCode
 from clipdeploy.cli.findings import findings_text, summary
-from clipdeploy.cli.text import one_line, pairs, plural, size, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.engine_key import EngineKey
 from clipdeploy.findings import worst
 from clipdeploy.inspect import BundleInfo, CheckpointInfo, EngineInfo, EngineSummary, GraphInfo, ParitySummary
 from clipdeploy.request import CheckpointRequest
 from clipdeploy.spec import BakedSpec, ModelSpec, TensorSpec, to_dict
+from clipdeploy.text import one_line, pairs, plural, size, table
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.stored_banks import BankInfo

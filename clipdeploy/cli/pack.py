@@ -9,9 +9,9 @@ import click
 
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
-from clipdeploy.cli.text import one_line, pairs, plural, size
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import FrameSpec, Precision, Target, Tower, to_dict
+from clipdeploy.text import one_line, pairs, plural, size
 
 if TYPE_CHECKING:
     from clipdeploy.pack import PackOutcome

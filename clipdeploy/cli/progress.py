@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from clipdeploy.cli.text import one_line
+from clipdeploy.text import one_line
 
 REDRAW_S = 0.1
 TERMINAL_AFTER_S = 0.3

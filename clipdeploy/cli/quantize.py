@@ -9,9 +9,9 @@ import click
 
 from clipdeploy.cli import options
 from clipdeploy.cli.console import Console
-from clipdeploy.cli.text import one_line, pairs, table
 from clipdeploy.cli.verb import Verb
 from clipdeploy.spec import Precision, Target, Tower
+from clipdeploy.text import one_line, pairs, table
 
 if TYPE_CHECKING:
     from clipdeploy.calibration.results import TowerQuantised

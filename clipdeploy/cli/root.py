@@ -28,8 +28,8 @@ SECTIONS = {
     "Use a bundle": {
         "classify": "Say what is in pictures.",
         "embed": "Turn pictures or texts into vectors.",
-        "watch": "Watch cameras and videos: in the terminal, as a video, as a live page.",
-        "thresholds": "Measure how well a label must fit, so that none can be the answer.",
+        "watch": "Watch cameras and videos, and say what comes and goes.",
+        "thresholds": "Measure how well each label must fit to be in view.",
     },
 }
 
@@ -40,6 +40,7 @@ EXAMPLES = (
     "clipdeploy verify b32",
     'clipdeploy classify b32 photos/ --labels "a dog,a cat,a car"',
     "clipdeploy embed b32 photos/ -o photos.npz",
+    'clipdeploy watch b32 /dev/video0 --labels "a person,an empty room" --web',
 )
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -71,8 +71,13 @@ class WrittenVideo:
     gif: Path | None
 
 
-def _actors(rng: np.random.Generator, seconds: float, pairs: tuple[tuple[str, str], ...]) -> tuple[Actor, ...]:
-    """Visits of 2 to 4 s, a new one about every 1.6 s, with the centre free at the very start."""
+def _actors(
+    rng: np.random.Generator, seconds: float, pairs: tuple[tuple[str, str], ...], alone: bool
+) -> tuple[Actor, ...]:
+    """Visits of 2 to 4 s, with the centre free at the very start.
+
+    A new one comes about every 1.6 s, whoever is there; `alone`, it waits for the last one to go and 1 to 2 s more.
+    """
     found: list[Actor] = []
     time_s = float(rng.uniform(0.2, 0.6))
     while time_s < seconds:
@@ -81,8 +86,9 @@ def _actors(rng: np.random.Generator, seconds: float, pairs: tuple[tuple[str, st
         rest = (float(rng.uniform(-0.2, 0.2)), float(rng.uniform(-0.2, 0.2)))
         thing = sample_thing(rng, pair=pair, radius=(0.15, 0.26))
         thing = replace(thing, size="small" if thing.radius < 0.2 else "large")
-        found.append(Actor(thing, time_s, float(rng.uniform(2.0, 4.0)), heading, rest))
-        time_s += float(rng.uniform(1.0, 2.2))
+        lasts_s = float(rng.uniform(2.0, 4.0))
+        found.append(Actor(thing, time_s, lasts_s, heading, rest))
+        time_s += lasts_s + float(rng.uniform(1.0, 2.0)) if alone else float(rng.uniform(1.0, 2.2))
     return tuple(found)
 
 
@@ -124,10 +130,12 @@ def video(
     size: tuple[int, int] = (320, 240),
     seed: int = 0,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
+    alone: bool = False,
 ) -> Iterator[tuple[Image.Image, Truth]]:
     """Frames and what each shows, one at a time: `size` = (width, height) px, RGB.
 
-    The light dims and brightens slowly; one backdrop lasts the whole video. The same arguments give the same frames.
+    The light dims and brightens slowly; one backdrop lasts the whole video. `alone`, one object at a time comes, and
+    the scene is empty between them. The same arguments give the same frames.
 
     Raises:
         InputError: no frame would come out.
@@ -136,7 +144,7 @@ def video(
     if frames < 1 or fps <= 0:
         raise InputError(f"{seconds} s at {fps} frames a second give no frame", fix="ask for a longer video")
     rng = np.random.default_rng([VIDEO_STREAM, seed])
-    actors = _actors(rng, seconds, pairs)
+    actors = _actors(rng, seconds, pairs, alone)
     backdrop = sample_backdrop(rng, tuple(actor.thing.rgb for actor in actors))
     phase, period_s = float(rng.uniform(0, 2 * pi)), float(rng.uniform(4.0, 7.0))
     far = 0.5 * max(size) / min(size) + 0.45
@@ -157,6 +165,7 @@ def write_video(
     size: tuple[int, int] = (320, 240),
     seed: int = 0,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
+    alone: bool = False,
     gif: bool = False,
     quality: int = 90,
 ) -> WrittenVideo:
@@ -173,7 +182,7 @@ def write_video(
     paths: list[Path] = []
     lines: list[str] = []
     small: list[Image.Image] = []
-    for frame, truth in video(seconds=seconds, fps=fps, size=size, seed=seed, pairs=pairs):
+    for frame, truth in video(seconds=seconds, fps=fps, size=size, seed=seed, pairs=pairs, alone=alone):
         path = folder / "frames" / f"{truth.index:05d}.jpg"
         frame.save(path, quality=quality)
         paths.append(path)

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from clipdeploy.cli.text import bar, encodable, one_line, pairs, plural, size, table, width
+from clipdeploy.text import bar, encodable, one_line, pairs, plural, size, table, width
 
 
 @pytest.mark.parametrize(
