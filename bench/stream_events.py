@@ -1,17 +1,17 @@
 """Events against ground truth: a film of the demo world, asked as frames, as H.264, and over RTSP with the network cut.
 
-    python -m bench.stream_events [BUNDLE] [--videos 20] [--rtsp-videos 3] [--seed 3000] [--seconds 20] [--json FILE]
+    python -m bench.stream_events BUNDLE [--videos 20] [--rtsp-videos 3] [--seed 3000] [--seconds 20] [--json FILE]
 
-Without BUNDLE it takes the shipped `clipdeploy-demo-vit`, exported. Each film has a set of 8 labels, drawn by its seed
+BUNDLE is a shipped demo model, exported. Each film has a set of 8 labels, drawn by its seed
 from the 96 classes that the model was trained on. One object after the other slides in, rests and slides out, half of
 them of the labels, half of the other 88 classes, before one of seven backdrops, while the light goes between 0.65 and
 1.25 of the ordinary. The thresholds of a set come from negatives: 5 s of each of 420 other films, two frames a second,
 in which none of its labels is to be seen; 1 in 1000 of them may pass.
 
 Three ways to the same `Stream`: the frames as an iterable; an H.264 file; a local RTSP server, in real time, with the
-network cut for some seconds in the middle of the film and restored. Its settings are those by default but for `rivals`,
-as one object comes at a time. What a frame shows is told by a code in its left margin, which the model's crop leaves
-out. `stream_judge` says what is right.
+network cut for some seconds in the middle of the film and restored. The other 88 classes are given as `others`, and the
+settings are those by default but for `rivals`, as one object comes at a time. What a frame shows is told by a code in
+its left margin, which the model's crop leaves out. `stream_judge` says what is right.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ class _Known(ClipAnswerer):
         return Scores(self.labels, logits, probabilities(logits, self._spec.probability))
 
 
-def watch(clip: Clip, shown: Film, source: Any, levels: Thresholds, *, cut: Any = None) -> Verdict:
+def watch(
+    clip: Clip, shown: Film, source: Any, levels: Thresholds, *, world: tuple[Pair, ...] = SEEN, cut: Any = None
+) -> Verdict:
     """Run a stream over a source of this film to its end, or as long as `cut` lasts, and judge it."""
     told: list[Event] = []
     frames: dict[int, float] = {}  # index of a frame -> time of the film, which goes on lap after lap
@@ -134,6 +136,7 @@ def watch(clip: Clip, shown: Film, source: Any, levels: Thresholds, *, cut: Any 
         clip,
         [source],
         labels=shown.labels,
+        others=[class_name(pair) for pair in world if class_name(pair) not in shown.labels],
         thresholds=levels,
         rivals=RIVALS,
         sinks=[Callback(told.append)],
@@ -260,7 +263,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run it, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", nargs="?", type=Path)
+    parser.add_argument("bundle", type=Path)
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--rtsp-videos", type=int, default=3)
     parser.add_argument("--seed", type=int, default=3000)

@@ -146,6 +146,16 @@ def recursive(function: F) -> F:
     return click.option("-r", "--recursive", is_flag=True, help="Take the folders inside a folder too.")(function)
 
 
+def several(text: str | None, *, what: str) -> tuple[str, ...]:
+    """`A,B,...`, or the lines of `FILE.txt`."""
+    from clipdeploy.pictures import read_lines
+
+    given = (text or "").strip()
+    if given.endswith(".txt") and "," not in given:
+        return tuple(read_lines(Path(given), what=what))
+    return tuple(part.strip() for part in given.split(",")) if given else ()
+
+
 def labels(function: F) -> F:
     """What to tell apart, in three ways: one tuple `labels`, None where none was given; and its `template`."""
 
@@ -155,11 +165,7 @@ def labels(function: F) -> F:
 
         if labels is None and not label and labels_file is None:
             return function(*args, labels=None, **rest)
-        listed: tuple[str, ...] = ()
-        if labels and labels.strip().endswith(".txt") and "," not in labels:
-            listed = read_lines(Path(labels.strip()), what="labels")
-        elif labels and labels.strip():
-            listed = tuple(part.strip() for part in labels.split(","))
+        listed = several(labels, what="labels")
         from_file = read_lines(labels_file, what="labels") if labels_file else ()
         return function(*args, labels=(*listed, *label, *from_file), **rest)
 

@@ -44,6 +44,11 @@ class WatchVerb(Verb):
 @click.argument("sources", nargs=-1, required=True)
 @options.labels
 @click.option(
+    "--others",
+    metavar="A,B,...",
+    help="Labels for what else is to be seen, such as an empty street, or FILE.txt: compared with, never told.",
+)
+@click.option(
     "--precision",
     type=click.Choice([*(precision.value for precision in Precision), "auto"]),
     default=Precision.FP32.value,
@@ -67,7 +72,7 @@ class WatchVerb(Verb):
 @click.option(
     "--smooth",
     type=click.FloatRange(min=0),
-    default=0.5,
+    default=0.1,
     show_default=True,
     metavar="SECONDS",
     help="How long answers are averaged over.",
@@ -112,6 +117,7 @@ def watch(
     sources: tuple[str, ...],
     labels: tuple[str, ...] | None,
     template: tuple[str, ...],
+    others: str | None,
     smooth: float,
     no_gate: bool,
     **rest: Any,
@@ -132,8 +138,9 @@ def watch(
     from clipdeploy.watch import watch as watch_sources
     from clipdeploy.watch.terminal import json_line, summary
 
+    beside = options.several(others, what="labels")
     request = WatchRequest(
-        bundle, sources, labels=labels, templates=template, smooth_s=smooth, gate=not no_gate, **rest
+        bundle, sources, labels=labels, others=beside, templates=template, smooth_s=smooth, gate=not no_gate, **rest
     )
     as_json = console.as_json or request.events == "-"
     boards: list[Board] = []

@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipdeploy.demo.captions import class_name
 from clipdeploy.demo.paint import render, thing_mask
-from clipdeploy.demo.world import PAIRS, VIDEO_STREAM, Camera, Scene, Thing, sample_backdrop, sample_thing
+from clipdeploy.demo.world import PAIRS, VIDEO_STREAM, Backdrop, Camera, Scene, Thing, sample_backdrop, sample_thing
 from clipdeploy.errors import InputError, OutputError
 
 _VISIBLE_SHARE = 0.02  # of its own area an object must show, to be called visible
@@ -123,6 +123,22 @@ def _visible(things: list[Thing], size: tuple[int, int]) -> tuple[dict[str, Any]
     return tuple(found)
 
 
+def _staged(
+    seconds: float, seed: int, pairs: tuple[tuple[str, str], ...], alone: bool
+) -> tuple[np.random.Generator, tuple[Actor, ...], Backdrop]:
+    """Who comes, before what; and the generator that draws the rest."""
+    rng = np.random.default_rng([VIDEO_STREAM, seed])
+    actors = _actors(rng, seconds, pairs, alone)
+    return rng, actors, sample_backdrop(rng, tuple(actor.thing.rgb for actor in actors))
+
+
+def backdrop_of(
+    *, seconds: float, seed: int, pairs: tuple[tuple[str, str], ...] = PAIRS, alone: bool = False
+) -> Backdrop:
+    """The backdrop of the `video` that these arguments make."""
+    return _staged(seconds, seed, pairs, alone)[2]
+
+
 def video(
     *,
     seconds: float = 8.0,
@@ -131,11 +147,13 @@ def video(
     seed: int = 0,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
     alone: bool = False,
+    backdrop: Backdrop | None = None,
 ) -> Iterator[tuple[Image.Image, Truth]]:
     """Frames and what each shows, one at a time: `size` = (width, height) px, RGB.
 
     The light dims and brightens slowly; one backdrop lasts the whole video. `alone`, one object at a time comes, and
-    the scene is empty between them. The same arguments give the same frames.
+    the scene is empty between them. The backdrop is drawn to suit the objects, unless one is given: that of another
+    video, for what the same camera sees at another time. The same arguments give the same frames.
 
     Raises:
         InputError: no frame would come out.
@@ -143,9 +161,8 @@ def video(
     frames = round(seconds * fps)
     if frames < 1 or fps <= 0:
         raise InputError(f"{seconds} s at {fps} frames a second give no frame", fix="ask for a longer video")
-    rng = np.random.default_rng([VIDEO_STREAM, seed])
-    actors = _actors(rng, seconds, pairs, alone)
-    backdrop = sample_backdrop(rng, tuple(actor.thing.rgb for actor in actors))
+    rng, actors, own = _staged(seconds, seed, pairs, alone)
+    backdrop = backdrop or own
     phase, period_s = float(rng.uniform(0, 2 * pi)), float(rng.uniform(4.0, 7.0))
     far = 0.5 * max(size) / min(size) + 0.45
     for index in range(frames):

@@ -130,6 +130,7 @@ def _opened_stream(request: WatchRequest, model: Model, relay: _Relay, progress:
         max_batch=request.max_batch,
         deadline_ms=request.deadline_ms,
         gate=Gate() if request.gate else None,
+        others=request.others,
         smoothing=Smoothing(request.smooth_s),
         thresholds=found_thresholds(request, model, progress),
         sinks=opened_sinks(request),

@@ -85,7 +85,7 @@ def opened_model(request: WatchRequest, progress: Progress) -> Iterator[Model]:
     templates = tuple(sentence for template in given for sentence in resolve_templates(template))
     with load(bundle, **options) as clip:  # type: ignore[arg-type]
         progress("embedding labels", 0, 0)
-        answerer = ClipAnswerer(clip, request.labels, templates)
+        answerer = ClipAnswerer(clip, (*request.labels, *request.others), templates)
         colors = {spec.color for spec in clip.frames}
         color = "rgb" if "rgb" in colors or not colors else sorted(colors)[0]
         yield Model(answerer, clip.spec.name, clip.precision.value, clip.backend, False, color)

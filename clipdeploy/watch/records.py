@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from clipdeploy.runtime.stream.decide import Smoothing
 from clipdeploy.runtime.stream.records import Event, StreamStats
 
 Ending = Literal["sources ended", "time is up", "interrupted", "terminated"]
@@ -19,6 +20,7 @@ class WatchRequest:
         bundle: the bundle's folder, baked or not.
         sources: cameras, videos, streams, folders; `NAME=SOURCE` gives one a name.
         labels: at least one, each once; None for a baked bundle, which has its own.
+        others: labels for what else is to be seen; asked about with the rest, and never told.
         templates: sentences with `{}` for the label, or the name of a set; empty takes the default.
         precision: which graphs.
         backend: which engine.
@@ -45,13 +47,14 @@ class WatchRequest:
     bundle: Path
     sources: tuple[str, ...]
     labels: tuple[str, ...] | None = None
+    others: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     precision: str = "fp32"
     backend: str = "auto"
     threads: int | None = None
     thresholds: Path | None = None
     negatives: Path | None = None
-    smooth_s: float = 0.5
+    smooth_s: float = Smoothing().seconds
     gate: bool = True
     max_batch: int = 4
     deadline_ms: float = 20.0

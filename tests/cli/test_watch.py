@@ -87,3 +87,10 @@ def test_an_error_is_a_document_too(run: Run, bundle: Path) -> None:
     result = run("watch", bundle, "gone.mp4", *LABELS, "--json")
     assert result.exit_code == 1
     assert document(result)["error"]["kind"] == "SourceError"
+
+
+def test_its_smoothing_is_the_streams() -> None:
+    from clipdeploy.cli.watch import watch
+    from clipdeploy.runtime.stream import Smoothing
+
+    assert next(p.default for p in watch.params if p.name == "smooth") == Smoothing().seconds

@@ -114,6 +114,16 @@ def test_without_thresholds_probability_decides() -> None:
     assert both.update(frame(0.0), scores(3.0, 2.0, kind="sigmoid"), 0).present == ("cat", "dog")
 
 
+@pytest.mark.parametrize("thresholds", [AT_TEN, None], ids=["thresholds", "probability"])
+def test_others_are_compared_with_and_never_told(thresholds: Thresholds | None) -> None:
+    decider = Decider(smoothing=Smoothing(0), thresholds=thresholds, others=["dog"])
+    made, events = play(decider, [(15.0, 12.0)] * 10 + [(15.0, 18.0)] * 10 + [(20.0, 18.0)] * 10)
+    assert made[9].present == ("cat",)
+    assert made[19].present == () and made[19].label == NONE_OF_THESE
+    assert made[29].present == ("cat",)
+    assert [(e.kind, e.label) for e in events] == [("appeared", "cat"), ("left", "cat"), ("appeared", "cat")]
+
+
 def test_an_unchanged_frame_repeats_the_answer_while_time_goes_on() -> None:
     decider = Decider(thresholds=AT_TEN, smoothing=Smoothing(0.2), enter_s=0.1, leave_s=0.1)
     decider.update(frame(0.0), scores(0.0, 0.0), 0)

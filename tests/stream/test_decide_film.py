@@ -99,7 +99,9 @@ def test_a_film_is_told_rightly(way: str, clip: Clip, shown: Film, levels: Thres
     if way == "h264":
         pytest.importorskip("av", reason="needs the extra: pip install 'clipdeploy[video]'")
         write_h264(path, shown.frames)
-    verdict = watch(clip, shown, open_source(shown.frames, fps=FPS) if way == "frames" else str(path), levels)
+    verdict = watch(
+        clip, shown, open_source(shown.frames, fps=FPS) if way == "frames" else str(path), levels, world=WORLD
+    )
     assert verdict.segments >= 4, verdict
     assert verdict.right >= 0.95 * verdict.segments, verdict
     assert verdict.extra == 0, verdict

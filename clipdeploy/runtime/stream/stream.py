@@ -59,6 +59,8 @@ class Stream:
         sources: one or a list: what `open_source` takes, or a `Source`.
         labels: K distinct texts, for a `Clip`.
         template: as for `Clip.encode_labels`.
+        others: labels for what else is to be seen, such as an empty street: asked about with the rest, and never told.
+            Of a `Baked` or an `Answerer`, those of its labels that are such.
         max_batch: frames in one run of the model at most, over all cameras.
         deadline_ms: how long a frame waits at most for frames of other cameras, to be asked about with them; only
             while some are about to come. 0 never waits.
@@ -85,6 +87,7 @@ class Stream:
         *,
         labels: Sequence[str] | None = None,
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
+        others: Sequence[str] = (),
         max_batch: int = 4,
         deadline_ms: float = 20.0,
         queue: int = 1,
@@ -105,7 +108,8 @@ class Stream:
                 raise InputError(f"{name} must be a whole number above 0, got {value!r}")
         if not 0.0 <= deadline_ms < float("inf"):
             raise InputError(f"deadline_ms must not be negative, got {deadline_ms!r}")
-        self._answerer = _answerer(model, labels, template)
+        self._others = tuple(others)
+        self._answerer = _answerer(model, labels, self._others, template)
         self._check(thresholds)
         opened = _sources(sources)
         self._desk, self._stop_sources = Desk(), Flag()
@@ -123,6 +127,7 @@ class Stream:
                 leave_s=leave_s,
                 probability=probability,
                 rivals=rivals,
+                others=self._others,
             )
             lanes.append(Lane(camera, None if gate is None else gate.fresh(), decider, self._outlet))
         listeners: list[Sink] = [] if on_event is None else [_Listener(on_event)]
@@ -138,8 +143,8 @@ class Stream:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that the next answer is of."""
-        return self._answerer.labels
+        """The labels that may be in view, from the next answer on; without `others`."""
+        return tuple(label for label in self._answerer.labels if label not in self._others)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -204,7 +209,7 @@ class Stream:
         """Replace the labels while the stream runs; the next frame of each camera is asked with them.
 
         Labels that stay keep their state; those that go leave, with an event; new ones have the median of the
-        thresholds, where there are any. None keeps the template.
+        thresholds, where there are any. `others` stay. None keeps the template.
 
         Raises:
             TextError: a label is empty, given twice, or too long for the model; the labels stay.
@@ -216,7 +221,7 @@ class Stream:
                 f"the labels of a {type(self._answerer).__name__} cannot be swapped",
                 fix="stream with the bundle that it was baked from: clipdeploy.load(BUNDLE)",
             )
-        swap(labels, template)
+        swap([*labels, *self._others], template)
         self._answering.ask_all()
 
     def stats(self) -> StreamStats:
@@ -277,7 +282,7 @@ class Stream:
             origin = {
                 name: getattr(self._answerer, name, None) for name in ("embedding_space", "templates", "precision")
             }
-            thresholds.check(self._answerer.labels, **origin)
+            thresholds.check(self.labels, **origin)
 
     def _raise(self) -> None:
         if self._desk.fault is not None:
@@ -308,14 +313,16 @@ class _Listener(Callback):
             raise
 
 
-def _answerer(model: Any, labels: Sequence[str] | None, template: str | Sequence[str]) -> Answerer:
+def _answerer(
+    model: Any, labels: Sequence[str] | None, others: Sequence[str], template: str | Sequence[str]
+) -> Answerer:
     """What is asked: a Clip with labels, a Baked, or what is an Answerer already."""
     if isinstance(model, Answerer):
         found: Answerer = model
     elif hasattr(model, "encode_labels"):
         if labels is None:
             raise InputError("a Clip has no labels of its own", fix='pass labels=["a person", "a parcel"]')
-        return ClipAnswerer(model, labels, template)
+        return ClipAnswerer(model, [*labels, *others], template)
     elif hasattr(model, "logits"):
         found = BakedAnswerer(model)
     else:
@@ -325,6 +332,12 @@ def _answerer(model: Any, labels: Sequence[str] | None, template: str | Sequence
         )
     if labels is not None:
         raise InputError(f"a {type(model).__name__} has its own labels", fix="leave `labels` out")
+    unknown = [label for label in others if label not in found.labels]
+    if unknown:
+        raise InputError(
+            f"`others` names {unknown[0]!r}, which is no label of this {type(model).__name__}",
+            fix=f"choose from those that it has: {', '.join(map(repr, found.labels[:8]))}",
+        )
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clipdeploy.runtime.stream.answerer import Answerer
 
 _AT_ONCE = 16
-_MARGIN = 0.05  # of the spread of the negatives; wide, and a label stays while its likes are in view
+_MARGIN = 0.1  # of the spread of the negatives; wide, and a label stays while its likes are in view
 
 
 def negatives_needed(false_alarms: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -23,6 +24,8 @@ class _View:
     """Of one set of labels: the answer of the last frame, the smoothed one, and what is in view."""
 
     labels: tuple[str, ...]
+    told: tuple[int, ...]  # those that may be in view
+    others: tuple[int, ...]  # those that only compete with them
     levels: tuple[Levels, ...]
     presences: list[Presence]
     raw: tuple[NDArray[np.float64], NDArray[np.float64]]  # (K,) logits and probabilities
@@ -32,10 +35,10 @@ class _View:
 class Decider:
     """Decides for one camera; not shared between threads.
 
-    With thresholds a label is in view while its smoothed logit stands above its own threshold: any number of labels,
-    or none. Without, while its smoothed probability does: above `probability`, until it falls 0.15 below. A softmax
-    over labels alone never says that none fits, however small its winner's logit: there give thresholds, or a label
-    for what is else to be seen.
+    With thresholds a label is in view while its smoothed logit stands above its own threshold, and above those of all
+    `others`: any number of labels, or none. Without, while its smoothed probability does: above `probability`, until
+    it falls 0.15 below. A softmax over labels alone never says that none fits, however small its winner's logit: there
+    give thresholds, or `others`, or both.
 
     Args:
         smoothing: over the answers of the frames.
@@ -45,6 +48,8 @@ class Decider:
         probability: see above; 0..1.
         rivals: with thresholds, how many logits a label may stand behind the one that fits best, each counted from
             its own threshold, and still be in view; None for any. It keeps out what only resembles a thing in view.
+        others: labels for what else is to be seen, such as an empty street. They are asked about and compared with,
+            and are never in view.
 
     Labels may change from one answer to the next: those gone leave, those that stay keep their state, new ones start
     afresh, with the median threshold where none was measured for them.
@@ -59,6 +64,7 @@ class Decider:
         leave_s: float = 0.2,
         probability: float = 0.5,
         rivals: float | None = None,
+        others: Collection[str] = (),
     ) -> None:
         for name, value in (("enter_s", enter_s), ("leave_s", leave_s), ("rivals", rivals or 0.0)):
             if not (isfinite(value) and value >= 0):
@@ -68,6 +74,7 @@ class Decider:
         self._smoothing = smoothing or Smoothing()
         self._thresholds = thresholds
         self._enter_s, self._leave_s, self._rivals = enter_s, leave_s, rivals
+        self._others = frozenset(others)
         self._by_probability = Levels(probability, max(0.0, probability - _BY_PROBABILITY))
         self._view: _View | None = None
         self._clock = 0.0  # seconds since the first frame; never goes back, as a file that starts over does
@@ -117,7 +124,8 @@ class Decider:
         view.smooth = logits, chances
         values = chances if self._thresholds is None else logits
         events = list(before)
-        for index, presence in enumerate(view.presences):
+        for index in view.told:
+            presence = view.presences[index]
             since = presence.since
             change = presence.update(
                 self._clock,
@@ -135,13 +143,17 @@ class Decider:
         return Decision(view.labels, logits, chances, tuple(view.labels[i] for i in present), tuple(events))
 
     def _allowed(self, index: int, view: _View, logits: NDArray[np.float64]) -> bool:
-        """Whether a label does not stand too far behind the best one."""
-        if self._thresholds is None or self._rivals is None:
+        """Whether a label stands behind no other one, nor too far behind the best of its own kind."""
+        if self._thresholds is None:
             return True
-        heights = [float(logit) - levels.enter for logit, levels in zip(logits, view.levels, strict=True)]
         levels = view.levels[index]
         slack = levels.enter - levels.leave if view.presences[index].present else 0.0
-        return heights[index] >= max(heights) - self._rivals - slack
+        if view.others and logits[index] < max(float(logits[i]) for i in view.others) - slack:
+            return False
+        if self._rivals is None:
+            return True
+        best = max(float(logits[i]) - view.levels[i].enter for i in view.told)
+        return float(logits[index]) - levels.enter >= best - self._rivals - slack
 
     def _changed(
         self, frame: Frame, labels: tuple[str, ...], raw: tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -161,7 +173,9 @@ class Decider:
         levels = (self._by_probability,) * len(labels)
         if self._thresholds is not None:
             levels = self._thresholds.levels(labels)
-        self._view = _View(labels, levels, presences, raw, (logits, raw[1].copy()))
+        told = tuple(i for i, label in enumerate(labels) if label not in self._others)
+        others = tuple(i for i, label in enumerate(labels) if label in self._others)
+        self._view = _View(labels, told, others, levels, presences, raw, (logits, raw[1].copy()))
         return gone, self._view
 
     def _leave(self, frame: Frame, view: _View, labels: tuple[str, ...]) -> tuple[Event, ...]:
