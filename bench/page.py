@@ -19,6 +19,7 @@ from bench.graphs import Row, graphs_table
 from bench.latency import BARE, OURS, PYTORCH, ceiling_text, encode_table, journey_table
 from bench.runtime_page import best_of_ours, ratios_table, times_tables, verdicts
 from bench.soak import GROWTH_AT_MOST, soak_table
+from bench.stream_page import stream_parts
 from clipdeploy.bundle import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +92,7 @@ def page(results: Path = RESULTS) -> str:
         *_folder(results),
         *_frames(results),
         *_soak(results),
+        *stream_parts(results, machine=_machine, block=_block),
         *_gpu(results),
     ]
     return "\n\n".join(parts) + "\n"

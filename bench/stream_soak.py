@@ -225,9 +225,9 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             before_the_end = stream.stats()
         watch.end()
         stats = stream.stats()
-        backend = clip.backend.name
+        backend, model = clip.backend.name, clip.spec.name
     return {
-        "bundle": str(options.bundle),
+        "model": model,
         "backend": backend,
         "size": options.size,
         "fps": options.fps,
