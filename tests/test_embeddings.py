@@ -58,7 +58,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_pictures(request_: EmbedRequest) -> None:
     result = embed(request_)
-    with np.load(request_.output) as data, load(request_.bundle) as clip:
+    with np.load(request_.output) as data, load(request_.bundle, backend=result.backend) as clip:
         np.testing.assert_array_equal(data["embeddings"], clip.encode_image(list(request_.pictures)))
         assert data["embeddings"].dtype == np.float32
         assert data["names"].tolist() == [str(path) for path in request_.pictures]
@@ -70,7 +70,7 @@ def test_pictures(request_: EmbedRequest) -> None:
 def test_texts(request_: EmbedRequest) -> None:
     texts = ("a dog", "ein Hund, größer", "猫", "x" * 200)
     result = embed(replace(request_, pictures=(), texts=texts))
-    with np.load(request_.output) as data, load(request_.bundle) as clip:
+    with np.load(request_.output) as data, load(request_.bundle, backend=result.backend) as clip:
         np.testing.assert_allclose(data["embeddings"], clip.encode_text(list(texts)), rtol=0, atol=1e-6)
         assert tuple(data["names"]) == texts
     assert result.cut == 1
