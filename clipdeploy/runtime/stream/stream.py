@@ -12,7 +12,6 @@ that one which is forgotten ends.
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 import weakref
@@ -25,24 +24,23 @@ from typing import TYPE_CHECKING, Any
 
 from clipdeploy.errors import InputError
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE
-from clipdeploy.runtime.stream.answerer import Answerer, BakedAnswerer, ClipAnswerer
+from clipdeploy.runtime.stream.answerer import Answerer
 from clipdeploy.runtime.stream.answering import Answering
 from clipdeploy.runtime.stream.camera import Camera, all_failed
 from clipdeploy.runtime.stream.decide import Decider, Smoothing, Thresholds
 from clipdeploy.runtime.stream.desk import Desk
 from clipdeploy.runtime.stream.gate import Gate
+from clipdeploy.runtime.stream.given import Listener, answerer_of, sources_of
 from clipdeploy.runtime.stream.lane import Lane
 from clipdeploy.runtime.stream.outlet import Outlet
 from clipdeploy.runtime.stream.records import Event, Result, StreamStats
-from clipdeploy.runtime.stream.sinks import Callback, Sink, SinkStats
-from clipdeploy.runtime.stream.sources import Backoff, Source, open_source
+from clipdeploy.runtime.stream.sinks import Sink, SinkStats
+from clipdeploy.runtime.stream.sources import Backoff
 from clipdeploy.runtime.stream.threads import Threads
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.baked import Baked
     from clipdeploy.runtime.clip import Clip
-
-_log = logging.getLogger("clipdeploy.stream")
 
 
 class Stream:
@@ -109,9 +107,9 @@ class Stream:
         if not 0.0 <= deadline_ms < float("inf"):
             raise InputError(f"deadline_ms must not be negative, got {deadline_ms!r}")
         self._others = tuple(others)
-        self._answerer = _answerer(model, labels, self._others, template)
+        self._answerer = answerer_of(model, labels, self._others, template)
         self._check(thresholds)
-        opened = _sources(sources)
+        opened = sources_of(sources)
         self._desk, self._stop_sources = Desk(), Flag()
         self._outlet = Outlet(self._desk, tuple(source.name for source in opened), keep_results)
         self._cameras = tuple(
@@ -130,7 +128,7 @@ class Stream:
                 others=self._others,
             )
             lanes.append(Lane(camera, None if gate is None else gate.fresh(), decider, self._outlet))
-        listeners: list[Sink] = [] if on_event is None else [_Listener(on_event)]
+        listeners: list[Sink] = [] if on_event is None else [Listener(on_event)]
         self._answering = Answering(
             self._answerer, lanes, self._desk, self._outlet, max_batch=max_batch, deadline_s=deadline_ms / 1e3
         )
@@ -293,66 +291,3 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream of {len(self._cameras)} cameras, {len(self.labels)} labels>"
-
-
-class _Listener(Callback):
-    """`on_event`, whose first error is told."""
-
-    def __init__(self, function: Callable[[Event], object]) -> None:
-        super().__init__(function)
-        self._told = False
-
-    def write(self, event: Event) -> None:
-        """Call it; what it raises goes to the outbox, which counts it."""
-        try:
-            super().write(event)
-        except Exception:
-            if not self._told:
-                self._told = True
-                _log.warning("on_event failed with %r; the stream goes on", event, exc_info=True)
-            raise
-
-
-def _answerer(
-    model: Any, labels: Sequence[str] | None, others: Sequence[str], template: str | Sequence[str]
-) -> Answerer:
-    """What is asked: a Clip with labels, a Baked, or what is an Answerer already."""
-    if isinstance(model, Answerer):
-        found: Answerer = model
-    elif hasattr(model, "encode_labels"):
-        if labels is None:
-            raise InputError("a Clip has no labels of its own", fix='pass labels=["a person", "a parcel"]')
-        return ClipAnswerer(model, [*labels, *others], template)
-    elif hasattr(model, "logits"):
-        found = BakedAnswerer(model)
-    else:
-        raise InputError(
-            f"expected a Clip, a Baked or an Answerer, got {type(model).__name__}",
-            fix='pass clipdeploy.load("bundle/")',
-        )
-    if labels is not None:
-        raise InputError(f"a {type(model).__name__} has its own labels", fix="leave `labels` out")
-    unknown = [label for label in others if label not in found.labels]
-    if unknown:
-        raise InputError(
-            f"`others` names {unknown[0]!r}, which is no label of this {type(model).__name__}",
-            fix=f"choose from those that it has: {', '.join(map(repr, found.labels[:8]))}",
-        )
-    return found
-
-
-def _sources(given: Any) -> tuple[Source, ...]:
-    """One source or a list of them, opened; raises InputError where two have one name."""
-    many = list(given) if isinstance(given, (list, tuple)) else [given]
-    if not many:
-        raise InputError("no source to stream from", fix="pass a camera, a file or any iterable of frames")
-    opened = tuple(one if _is_source(one) else open_source(one) for one in many)
-    names = [source.name for source in opened]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"two sources are called {twice[0]!r}", fix="give each a name: open_source(..., name=...)")
-    return opened
-
-
-def _is_source(one: Any) -> bool:
-    return all(hasattr(one, name) for name in ("name", "live", "frames"))
