@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ def watch(request: WatchRequest, view: Callable[[Board], View], *, progress: Pro
     if request.seconds is not None and request.seconds <= 0:
         raise InputError(f"{request.seconds} seconds are no time to watch", fix="give a number above 0")
     with ExitStack() as stack:
+        stack.enter_context(_told_once())
         server = _opened_server(request)
         if server is not None:
             stack.callback(server.close)
@@ -70,6 +72,17 @@ def watch(request: WatchRequest, view: Callable[[Board], View], *, progress: Pro
             stats=board.stats(fresh=True),
             videos=tuple(recorder.close() for recorder in relay.recorders.values()),
         )
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Keep cameras that break off out of the log's own way to stderr: the view tells of them already."""
+    log, nowhere = logging.getLogger("clipdeploy.stream.camera"), logging.NullHandler()
+    log.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        log.removeHandler(nowhere)
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from clipdeploy.runtime.stream.sources import Backoff, Source
 
 State: TypeAlias = Literal["opening", "running", "waiting to reconnect", "ended", "failed"]
 
-_log = logging.getLogger("clipdeploy.stream")
+_log = logging.getLogger("clipdeploy.stream.camera")
 
 
 class Camera:
