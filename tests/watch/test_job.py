@@ -211,3 +211,13 @@ def test_signals_end_it_cleanly(demo_bundle: Path, shots: Path, tmp_path: Path, 
     assert "Traceback" not in err
     with av.open(str(tmp_path / "seen.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == last["videos"][0]["frames"] > 0
+
+
+def test_others_are_never_told(request_: WatchRequest) -> None:
+    told, before = seen(replace(request_, labels=LABELS))
+    assert LABELS[0] in {event.label for event in before.events}
+    outcome, book = seen(replace(request_, labels=LABELS[1:], others=LABELS[:1]))
+    assert told.labels == LABELS and outcome.labels == LABELS[1:]
+    assert LABELS[0] not in {event.label for event in book.events}
+    with pytest.raises(TextError, match="red heart"):
+        seen(replace(request_, labels=LABELS, others=LABELS[:1]))
