@@ -17,7 +17,7 @@ half of the objects are of those. Thresholds come from frames of {negative_films
 {false_alarms:.1%} may pass. A segment, in which the same label or none is in view, is right when every answer in it is,
 but for {tolerance_s} s at its ends. `due` are the changes in view, each of which asks for one event; `extra` are events
 that answer to none: false alarms and flicker. Over RTSP the network is cut
-for {cut_s:g} s in the middle of each film."""
+for {cut_s:g} s in the middle of each film, which is played twice."""
 
 _WAYS = {"frames": "raw frames", "h264": "H.264 file", "rtsp": "RTSP, cut and restored"}
 
