@@ -155,6 +155,7 @@ def build_engine(
     from clipdeploy.engine.builder.capabilities import parse_capabilities
     from clipdeploy.engine.builder.profiles import parse_batches
     from clipdeploy.engine.records import BuildOptions
+    from clipdeploy.manifest import read_manifest
     from clipdeploy.pictures import read_lines
 
     profiles = parse_batches(batches) if batches else None
@@ -188,10 +189,11 @@ def build_engine(
     for warning in dict.fromkeys(w for engine in outcome.engines if engine.built for w in engine.record.warnings):
         console.warn(one_line(warning))
     if outcome.engines:
-        name = one_line(str(bundle))
+        name, run = one_line(str(bundle)), f"--backend {outcome.backend} --precision {precision}"
+        baked = read_manifest(bundle).baked is not None  # which tests itself where it is loaded
+        then = f"watch {name} /dev/video0 {run}" if baked else f"verify {name} {run}"
         console.note(
-            f"\nNext:\n  clipdeploy inspect {name}/{outcome.engines[0].folder}\n"
-            f"  clipdeploy verify {name} --backend {outcome.backend} --precision {precision}   (on its GPU)"
+            f"\nNext:\n  clipdeploy inspect {name}/{outcome.engines[0].folder}\n  clipdeploy {then}   (on its GPU)"
         )
 
 
