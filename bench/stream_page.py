@@ -11,13 +11,13 @@ from bench.common import table
 
 _EVENTS = """## Events of a stream
 
-`python -m bench.stream_events`: films of the demo world with ground truth, {fps} frames a second. One object after the
-other comes and goes while the light changes; {labels} of 96 classes are labels, the others are given as `others`, and
-half of the objects are of those. Thresholds come from frames of {negative_films} other films, of which
-{false_alarms:.1%} may pass. A segment, in which the same label or none is in view, is right when every answer in it is,
-but for {tolerance_s} s at its ends. `due` are the changes in view, each of which asks for one event; `extra` are events
-that answer to none: false alarms and flicker. Over RTSP the network is cut
-for {cut_s:g} s in the middle of each film, which is played twice."""
+`python -m bench.stream_events`: films of the demo world with ground truth, {fps} frames a second. One object after
+the other comes and goes while the light changes; {labels} of 96 classes are labels, the others are given as `others`,
+and half of the objects are of those. Thresholds come from frames of {negative_films} other films, of which
+{false_alarms:.1%} may pass. `rivals` is {rivals:g}, as one object comes at a time; all else is by default. A segment,
+in which the same label or none is in view, is right when every answer in it is, but for {tolerance_s} s at its ends.
+`due` are the changes in view, each of which asks for one event; `extra` are events that answer to none: false alarms
+and flicker. Over RTSP the network is cut for {cut_s:g} s in the middle of each film, which is played twice."""
 
 _WAYS = {"frames": "raw frames", "h264": "H.264 file", "rtsp": "RTSP, cut and restored"}
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx.helper import find_min_ir_version_for, make_opsetid
-
 from clipdeploy.bundle import Bundle
-from clipdeploy.errors import ParityError
-from clipdeploy.frames.graph import frame_graph
-from clipdeploy.runtime.backends import ONNXRUNTIME, open_session
-from clipdeploy.runtime.framed import frame_pixels, frames_at_once
-from clipdeploy.runtime.selftest.frames import expected_pixels, pixel_drift, synthetic_frames
-from clipdeploy.spec import FrameSpec, Precision, Tower
-
-_OPSET = 19
+from clipdeploy.frames.job import checking_backend, make_graph, opset_of
+from clipdeploy.spec import FrameSpec
 
 
 def front_graph(bundle: Bundle, frame: FrameSpec, scratch: Path) -> Path:
@@ -26,32 +18,10 @@ def front_graph(bundle: Bundle, frame: FrameSpec, scratch: Path) -> Path:
         scratch: a folder for one that the bundle lacks.
 
     Raises:
-        ParityError: one that was made does not make the pixels that the runtime makes.
+        InputError, ParityError: as `make_graph`.
     """
     if frame in bundle.frames():
         return bundle.frame_graph(frame)
-    opset, spec = _opset(bundle), bundle.model
-    ir_version = find_min_ir_version_for([make_opsetid("", opset)])
-    model = frame_graph(frame, spec.pixels, spec.image.input, opset=opset, ir_version=ir_version)
     path = scratch / "frames.onnx"
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    session = open_session(path, backend=ONNXRUNTIME)
-    try:
-        rows = frames_at_once(session)
-        drawn = synthetic_frames(frame)
-        drift = pixel_drift(frame_pixels(session, drawn, rows), expected_pixels(drawn, frame, spec.pixels), spec.pixels)
-    finally:
-        session.close()
-    if not drift.passed:
-        raise ParityError(
-            f"the graph for frames of {frame} does not make the pixels that the checkpoint wants: {drift.told}",
-            fix="bake without --frame; and report this: it is a defect",
-        )
+    make_graph(bundle, frame, path, opset_of(bundle), checking_backend())
     return path
-
-
-def _opset(bundle: Bundle) -> int:
-    """The operator set of the image encoder."""
-    entries = [e for e in bundle.manifest.files.values() if e.kind == "graph" and e.tower is Tower.IMAGE]
-    entries.sort(key=lambda entry: entry.precision is not Precision.FP32)
-    return entries[0].opset or _OPSET

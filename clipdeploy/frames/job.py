@@ -48,18 +48,18 @@ def add_to(
     bundle: Bundle, frames: Sequence[FrameSpec], *, overwrite: bool = False, progress: Progress = silent
 ) -> tuple[FrameOutcome, ...]:
     """`add_frames` for a bundle that is open, also one that is being made."""
-    opset = _opset(bundle)
+    opset = opset_of(bundle)
     present = set() if overwrite else set(bundle.frames())
     missing = [frame for frame in frames if frame not in present]
     made: dict[FrameSpec, PixelDrift] = {}
     if missing:
-        backend = _checking_backend()
+        backend = checking_backend()
         with TemporaryDirectory() as scratch:
             files = []
             for index, frame in enumerate(missing):
                 progress("frame graphs", index, len(missing))
                 path = Path(scratch) / Path(frame.graph_name).name
-                made[frame] = _make(bundle, frame, path, opset, backend)
+                made[frame] = make_graph(bundle, frame, path, opset, backend)
                 origin = f"frames, as Pillow {pillow_version} resizes"
                 files.append(NewFile(frame.graph_name, path, "frame", origin, opset=opset, frame=frame))
             files += answers_to(bundle, missing, Path(scratch), backend)
@@ -75,7 +75,7 @@ def parse_frames(frames: Sequence[FrameSpec | str]) -> tuple[FrameSpec, ...]:
     return tuple(dict.fromkeys(FrameSpec.parse(frame) for frame in frames))
 
 
-def _opset(bundle: Bundle) -> int:
+def opset_of(bundle: Bundle) -> int:
     """The operator set of the image encoder, so that the two can be joined; raises InputError where there is none."""
     if bundle.manifest.baked is not None:
         raise InputError(
@@ -95,7 +95,7 @@ def _opset(bundle: Bundle) -> int:
     return max(known[0] or _OPSET, OLDEST_OPSET)
 
 
-def _checking_backend() -> str:
+def checking_backend() -> str:
     """What the new graphs are run with."""
     try:
         return choose_backend(ONNXRUNTIME).name
@@ -106,8 +106,21 @@ def _checking_backend() -> str:
             raise error from None
 
 
-def _make(bundle: Bundle, frame: FrameSpec, path: Path, opset: int, backend: str) -> PixelDrift:
-    """Write the graph of these frames, and hold it against the runtime's own preprocessing."""
+def make_graph(bundle: Bundle, frame: FrameSpec, path: Path, opset: int, backend: str) -> PixelDrift:
+    """Write the graph of these frames, and hold it against the runtime's own preprocessing.
+
+    Args:
+        bundle: whose image encoder takes the pixels.
+        frame: what the graph takes.
+        path: of the file to write.
+        opset: see `opset_of`.
+        backend: what it is run with; see `checking_backend`.
+
+    Raises:
+        InputError: the frames are far longer and thinner than the model's pictures.
+        ParityError: the graph does not make the pixels that the runtime makes.
+        MissingExtraError: onnx is not installed.
+    """
     spec = bundle.model
     _check_shape(frame, spec.pixels.height, spec.pixels.width)
     try:

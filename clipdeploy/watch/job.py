@@ -165,7 +165,7 @@ def _run(request: WatchRequest, stream: Stream, relay: _Relay) -> Ending:
     ended: list[Ending] = []
     assert relay.view is not None
     try:
-        with _until(stream, request.seconds, ended), _on_signals(stream, ended), _ticking(relay.view):
+        with _on_signals(stream, ended), stream, _until(stream, request.seconds, ended), _ticking(relay.view):
             stream.run(relay.result)
     finally:
         stream.close()  # all events are told
