@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from clipdeploy.calibration.budget import Trial
 from clipdeploy.calibration.results import TowerQuantised
+from clipdeploy.pages.markup import Html, el, page
+from clipdeploy.pages.style import CSS
 from clipdeploy.quantize.report import LAYER_HEAD, TRIAL_HEAD, layer_rows, summary, trial_rows
-from clipdeploy.verify.markup import Html, el, page
-from clipdeploy.verify.page_style import CSS
 
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 16, 14, 34

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from clipdeploy.bundle import write_text
 from clipdeploy.errors import OutputError
-from clipdeploy.verify.markup import Html, el, page, shown
-from clipdeploy.verify.page_style import CSS
+from clipdeploy.pages.markup import Html, el, page, shown
+from clipdeploy.pages.style import CSS
 from clipdeploy.verify.plots import MAP_LIMIT, check_gauge, cosine_map, drift_map, gauge, share_bar
 from clipdeploy.verify.records import Check, Finding, ParityReport, PictureNote, Sample, Stage
 from clipdeploy.verify.report import TITLES, header, measured, number, verdict

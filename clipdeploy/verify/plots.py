@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from clipdeploy.verify.markup import Html, el
+from clipdeploy.pages.markup import Html, el
 from clipdeploy.verify.records import Check
 
 DECADES_BELOW, DECADES_ABOVE = 6, 2

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from clipdeploy.errors import InputError
+from clipdeploy.pages.markup import shown
 from clipdeploy.spec import from_dict, to_dict
-from clipdeploy.verify.markup import shown
 from clipdeploy.verify.records import SCHEMA_VERSION, Check, ParityReport, Stage, hold
 
 TITLES = {

@@ -13,6 +13,7 @@ import pytest
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import InputError, OutputError
+from clipdeploy.pages.markup import el, shown
 from clipdeploy.verify import (
     STAGES,
     CheckpointReference,
@@ -25,7 +26,6 @@ from clipdeploy.verify import (
     verify,
     write_html,
 )
-from clipdeploy.verify.markup import el, shown
 from clipdeploy.verify.records import Check
 from clipdeploy.verify.report import number
 from tests.verify.conftest import as_any
