@@ -1,1 +1,1 @@
-"""What the reports that are pages share: markup that is escaped, one style, charts. A page is one file, without scripts."""
+"""What reports that are pages share: markup that is escaped, one style, charts. A page is one file, no scripts."""
