@@ -36,6 +36,9 @@ class Child:
 
     Attributes:
         started: `time.perf_counter()` when it was started.
+
+    Raises:
+        BackendError: it cannot be started.
     """
 
     def __init__(
@@ -50,16 +53,20 @@ class Child:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._answers: SimpleQueue[str] = SimpleQueue()
         self.started = time.perf_counter()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._complaints,
-            env={**os.environ, **(environment or {})},
-            cwd=folder,
-            text=True,
-            encoding="utf-8",
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._complaints,
+                env={**os.environ, **(environment or {})},
+                cwd=folder,
+                text=True,
+                encoding="utf-8",
+            )
+        except OSError as error:
+            self._complaints.close()
+            raise BackendError(f"no process can be started for {name}: {error}") from error
         Thread(target=self._listen, name=f"answers of {name}", daemon=True).start()
 
     def ask(self, do: str, *, timeout_s: float = 600.0, **with_: Any) -> Any:
@@ -89,6 +96,10 @@ class Child:
             told = answer["error"]
             raise BackendError(f"{self.name}: {told['message']}", fix=told["fix"])
         return answer["answer"]
+
+    def kill(self) -> None:
+        """End it at once, whatever it does; `close` comes after."""
+        self._process.kill()
 
     def close(self) -> None:
         """End it; waits a little, and then does not ask any more."""

@@ -43,8 +43,8 @@ class BenchRequest:
     threads: int | None = None
     target: Target | None = None
     pictures: tuple[Path, ...] = ()
-    rounds: int = 5
-    seconds: float = 0.5
+    rounds: int = 4
+    seconds: float = 0.1
     texts: bool = True
     cold_starts: int = 3
     output: Path | None = None
@@ -88,8 +88,8 @@ class BatchFigures:
     """One encoder at one batch: `encode_pixels` or `encode_tokens` of prepared input, copies and all.
 
     Attributes:
-        batch: rows of one run.
-        latency: of one run.
+        batch: rows asked for at once; an engine that takes fewer runs several times.
+        latency: of one such call.
         per_second: rows a second, by the median run.
     """
 
@@ -100,25 +100,28 @@ class BatchFigures:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """A fresh process, by the median of several. Seconds.
+    """A fresh process, by the median of several, on a machine that has started it before. Seconds.
 
     Attributes:
         process_s: from the start of the process to the first line of Python, interpreter and all.
         import_s: importing the runtime and the engine.
         load_s: `clipdeploy.load`, without hashing the files.
-        first_image_s: the first picture, in which the encoder is loaded and self-tested.
-        first_text_s: the first label; None without a text encoder.
-        second_image_ms: the second picture: what is left when all is warm but caches.
-        whole_s: from the start of the process to the first answer.
+        first_image_s: the first picture, in which the encoder is loaded; None without an image encoder.
+        first_text_s: the first label, in which the encoder is loaded; None without a text encoder.
+        second_image_ms: the second picture: what is left when all is warm but caches; None without an image encoder.
+        whole_s: from the start of the process to the first answer: the first picture, and the first label.
+        first_ever_s: the same of the very first process, on a machine that remembers nothing of the bundle: with the
+            self-tests, and with what an engine compiles once for a machine.
     """
 
     process_s: float
     import_s: float
     load_s: float
-    first_image_s: float
+    first_image_s: float | None
     first_text_s: float | None
-    second_image_ms: float
+    second_image_ms: float | None
     whole_s: float
+    first_ever_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Memory:
 
     Attributes:
         imported: resident once the libraries are imported.
-        loaded: resident once the image encoder has answered once.
+        loaded: resident once the image encoder has answered once; the text encoder, where there is no other.
         peak: resident at most, over everything measured.
         gpu: of the GPU, at most; None where there is none or it does not tell.
     """
@@ -145,12 +148,14 @@ class Candidate:
     Attributes:
         backend, precision: what runs the image encoder.
         reason: what the runtime says of it.
-        images, texts: by batch; texts is empty without a text encoder.
-        stages: of one picture from file to label, by the names of `STAGES`.
-        file_to_label: the same in one go, as an app calls it.
-        folder_per_second: pictures a second from files, read ahead, at the largest batch; None for no files.
+        images, texts: by batch; empty without such an encoder.
+        stages: of one picture from file to label, by the names of `STAGES`; empty without an image encoder.
+        file_to_label: the same in one go, as an app calls it; None without an image encoder.
+        folder_per_second: pictures a second from files, read ahead, at the largest batch; None without an image
+            encoder.
         cold_start, memory: of its process.
         files: path in the bundle -> bytes, of what it loads.
+        texts_of: the candidate whose figures `texts` are, where that runs the very same text graph; None for its own.
     """
 
     backend: str
@@ -159,11 +164,12 @@ class Candidate:
     images: tuple[BatchFigures, ...]
     texts: tuple[BatchFigures, ...]
     stages: dict[str, Latency]
-    file_to_label: Latency
+    file_to_label: Latency | None
     folder_per_second: float | None
     cold_start: ColdStart
     memory: Memory
     files: dict[str, int]
+    texts_of: str | None = None
 
     @property
     def name(self) -> str:

@@ -31,6 +31,10 @@ SECTIONS = {
         "watch": "Watch cameras and videos, and say what comes and goes.",
         "thresholds": "Measure how well each label must fit to be in view.",
     },
+    "Measure a bundle": {
+        "bench": "Measure how fast a bundle is here, and what it costs.",
+        "evaluate": "Measure how good a bundle's answers are.",
+    },
 }
 
 EXAMPLES = (
