@@ -64,10 +64,15 @@ class ImageProcessor:
         self.pool = Pool(self.workers, "clipdeploy-picture")
         self._table = _normalisation_table(spec)
 
-    def crop(self, image: ImageLike, *, color: str = "rgb") -> NDArray[np.uint8]:
+    def crop(self, image: ImageLike, *, color: str = "rgb", alone: bool = False) -> NDArray[np.uint8]:
         """One picture after resize and crop: `(H, W, 3)` uint8, RGB.
 
         Bit-identical to the checkpoint's transform: torchvision's PIL path, or transformers' PIL processors.
+
+        Args:
+            image: the picture.
+            color: the order of an array's channels, `rgb` or `bgr`.
+            alone: that no other picture is worked on, so that threads that wait may take part of a large one.
 
         Raises:
             ImageError: the picture cannot be read, or has an impossible shape or type.
@@ -82,7 +87,8 @@ class ImageProcessor:
             )
         try:
             ready = opened if self.spec.rgb == "after_resize" else _RGB_FIRST[self.spec.rgb](opened)
-            cropped = _to_rgb(resize_crop(ready, place, _RESAMPLE[self.spec.interpolation]))
+            side_by_side = self.pool.side_by_side if alone and self.workers > 1 else None
+            cropped = _to_rgb(resize_crop(ready, place, _RESAMPLE[self.spec.interpolation], side_by_side))
         except (ValueError, OSError, MemoryError) as error:
             raise ImageError(
                 f"{describe(image)} (mode {opened.mode}, {opened.width}x{opened.height} px) cannot be resized: {error}",
@@ -119,7 +125,8 @@ class ImageProcessor:
 
         def place(row: int) -> None:
             try:
-                self.normalize_into(self.crop(images[row], color=color), pixels[row])
+                crop = self.crop(images[row], color=color, alone=len(images) == 1)
+                self.normalize_into(crop, pixels[row])
             except ImageError as error:
                 if first + len(images) == 1 or isinstance(images[row], (str, os.PathLike)):
                     raise
@@ -298,7 +305,9 @@ def _array_fault(array: NDArray[Any]) -> str | None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """`convert("RGB")`, without Pillow's warning that transparency is lost; alpha is dropped."""
+    """`convert("RGB")`, without Pillow's warning that transparency is lost; alpha is dropped, RGB is not copied."""
+    if image.mode == "RGB":
+        return image
     if image.mode == "P" and "transparency" in image.info:
         image = image.copy()
         del image.info["transparency"]
@@ -308,7 +317,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     """RGB, with what is transparent laid on white; a picture without transparency is only converted."""
     if "A" not in image.getbands() and image.info.get("transparency") is None:
-        return image.convert("RGB")
+        return _to_rgb(image)
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 

@@ -115,7 +115,8 @@ def embed_all(
     color: str = "rgb",
     batch_size: int = BATCH_SIZE,
 ) -> NDArray[np.float32]:
-    """One picture or many -> (N, D) float32, in order; (1, D) for one, which no other thread is woken for.
+    """One picture or many -> (N, D) float32, in order; (1, D) for one, which no other thread is woken for
+    unless it is large.
 
     Raises:
         ImageError: a picture cannot be read; it is named.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -41,6 +43,31 @@ class Pool:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=self._name)
             return self._executor.submit(call, *args, **kwargs)
+
+    def side_by_side(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make calls that do not depend on each other, in this thread and in those that are free; return when all are
+        made. A pool that is busy or closed leaves them to this thread.
+        """
+        waiting = deque(calls)
+
+        def work() -> None:
+            while waiting:
+                try:
+                    call = waiting.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                call()
+
+        helpers = []
+        with suppress(BackendError):
+            helpers = [self.submit(work) for _ in range(min(self.workers, len(calls)) - 1)]
+        try:
+            work()
+        finally:
+            begun = [helper for helper in helpers if not helper.cancel()]
+            wait(begun)
+        for helper in begun:
+            helper.result()
 
     def close(self, *, cancel: bool = True) -> None:
         """End the threads once what they do now is done; what waits is cancelled, or with False done too."""

@@ -8,6 +8,8 @@ last bits and some values by one level. What is exact for every size:
 - rows that no output of the crop reads need no pass along the rows;
 - a box whose corners are whole pixels at the same ratio as the full resize keeps every coefficient.
 
+A large picture of which the crop drops much is resized by products of matrices instead, which need no box.
+
 Which axis comes first depends on Pillow's version. It is found out on a few tiny pictures, once; where it is none of
 the orders known here, everything is resized in full.
 """
@@ -23,14 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipdeploy.runtime.filters import COEFFICIENT_BITS as COEFFICIENT_BITS
+from clipdeploy.runtime.filters import FILTERS, box_coefficients
+from clipdeploy.runtime.filters import coefficients as coefficients
+from clipdeploy.runtime.lent import lent_pixels
+from clipdeploy.runtime.products import SideBySide, axis, pays, resize_products
 from clipdeploy.spec import CropRounding, PixelSpec
 
 # Modes of one byte a channel, which Pillow resamples as described above; all others take the plain way.
 _BYTE_MODES = frozenset({"L", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa"})
 # Pillow resizes these with the colour multiplied by the alpha.
 _ALPHA_MODES = {"LA": "La", "RGBA": "RGBa"}
-# Pillow keeps coefficients of byte images as integers with this many binary digits (Resample.c, PRECISION_BITS).
-COEFFICIENT_BITS = 22
 # A cut that spares less than this share of an axis is not worth finding.
 _WORTHWHILE = 0.9
 
@@ -73,15 +78,24 @@ def _margin(surplus: int, rounding: CropRounding) -> int:
     return surplus // 2 if rounding == "floor" else round(surplus / 2.0)
 
 
-def resize_crop(image: Image.Image, place: Geometry, resample: Image.Resampling) -> Image.Image:
-    """`image.resize(place.size, resample).crop(place.crop)`, bit for bit, at less work; keeps the mode."""
+def resize_crop(
+    image: Image.Image, place: Geometry, resample: Image.Resampling, side_by_side: SideBySide | None = None
+) -> Image.Image:
+    """`image.resize(place.size, resample).crop(place.crop)`, bit for bit, at less work; keeps the mode.
+
+    `side_by_side` makes calls on cores that wait, for a large picture.
+    """
     whole = place.crop == (0, 0, *place.size)
     if image.size == place.size:
         return image if whole else image.crop(place.crop)
     if image.mode in _ALPHA_MODES:
         return resize_crop(image.convert(_ALPHA_MODES[image.mode]), place, resample).convert(image.mode)
-    rule = None if whole or image.mode not in _BYTE_MODES or _is_sliver(image.size) else _order_rule()
-    if rule is None:
+    rule = None if image.mode not in _BYTE_MODES or _is_sliver(image.size) else _order_rule()
+    if rule is not None and not rule(image.size, place.size):
+        done = _by_products(image, place, resample, side_by_side)
+        if done is not None:
+            return done
+    if rule is None or whole:
         resized = image.resize(place.size, resample)
         return resized if whole else resized.crop(place.crop)
     columns = _cut(image.width, place.size[0], place.crop[0], place.crop[2], resample)
@@ -98,22 +112,30 @@ def resize_crop(image: Image.Image, place: Geometry, resample: Image.Resampling)
     return _resize_rows(sheet, rows, resample)
 
 
-def coefficients(
-    source: int, resized: int, start: int, stop: int, resample: Image.Resampling
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """What Pillow multiplies pixels with, along one axis, in units of 2 ** -COEFFICIENT_BITS.
+def _by_products(
+    image: Image.Image, place: Geometry, resample: Image.Resampling, side_by_side: SideBySide | None
+) -> Image.Image | None:
+    """The crop by matrix products, None where Pillow is the faster or the only one."""
+    left, top, right, bottom = place.crop
+    if image.mode != "RGB" or not pays(image.size, place.size, (right - left, bottom - top), resample):
+        return None
+    pixels = lent_pixels(image) if _products_hold() else None
+    if pixels is None:
+        return None
+    columns = axis(image.width, place.size[0], left, right, resample)
+    rows = axis(image.height, place.size[1], top, bottom, resample)
+    return Image.fromarray(resize_products(pixels, columns, rows, side_by_side))
 
-    Args:
-        source: pixels of the axis before.
-        resized: pixels of the axis after.
-        start: first output wanted.
-        stop: one past the last output wanted.
-        resample: bicubic or bilinear.
 
-    Returns:
-        Output (from 0 for `start`), source pixel and coefficient, of each that is not zero.
-    """
-    return _coefficients(source, _Cut((start, stop), 0, resized, (0, source)), resample, start, stop)
+@lru_cache(maxsize=1)
+def _products_hold() -> bool:
+    """Whether products are the installed Pillow's bytes here: its own coefficients, numpy's own sums."""
+    source, resized = (97, 61), (23, 14)
+    noise = _noise(source[0], source[1] * 3).reshape(source[1], source[0], 3)
+    columns, rows = (axis(a, b, 0, b, Image.Resampling.BICUBIC) for a, b in zip(source, resized, strict=True))
+    done = Image.fromarray(noise).resize((resized[0], source[1]), Image.Resampling.BICUBIC)
+    done = done.resize(resized, Image.Resampling.BICUBIC)
+    return done.tobytes() == resize_products(noise, columns, rows).tobytes()
 
 
 def height_first(source: tuple[int, int], resized: tuple[int, int]) -> bool:
@@ -156,58 +178,20 @@ def _cut(source: int, resized: int, start: int, stop: int, resample: Image.Resam
     everything = _Cut((start, stop), 0, resized, (0, source))
     if cut.stop - cut.start > _WORTHWHILE * resized:
         return everything
-    full = _coefficients(source, everything, resample, cut.start, cut.stop)
-    boxed = _coefficients(source, cut, resample, cut.start, cut.stop)
+    full = coefficients(source, resized, cut.start, cut.stop, resample)
+    boxed = box_coefficients(source, cut.source, cut.stop - cut.start, 0, cut.stop - cut.start, resample)
     return cut if all(np.array_equal(a, b) for a, b in zip(full, boxed, strict=True)) else everything
 
 
 def _rows_read(image: Image.Image, rows: _Cut, resample: Image.Resampling) -> tuple[int, int]:
     """The source rows that the wanted outputs read, and one more on either side."""
     scale = (rows.source[1] - rows.source[0]) / (rows.stop - rows.start)
-    support = _FILTERS[resample][0] * max(scale, 1.0)
+    support = FILTERS[resample][0] * max(scale, 1.0)
     first = max(math.floor((rows.wanted[0] + 0.5) * scale - support) - 1, 0)
     last = min(math.ceil((rows.wanted[1] - 0.5) * scale + support) + 1, image.height)
     if image.width * (last - first) > (Image.MAX_IMAGE_PIXELS or math.inf):
         return 0, image.height  # Pillow would call so large a crop a decompression bomb
     return first, last
-
-
-def _coefficients(
-    source: int, cut: _Cut, resample: Image.Resampling, start: int, stop: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
-    """Pillow's coefficients for outputs `start .. stop`: output, source pixel and integer value where not zero."""
-    reach, curve = _FILTERS[resample]
-    scale = (cut.source[1] - cut.source[0]) / (cut.stop - cut.start)
-    stretch = max(scale, 1.0)
-    support = reach * stretch
-    centre = cut.source[0] + (np.arange(start - cut.start, stop - cut.start) + 0.5) * scale
-    first = np.maximum(np.trunc(centre - support + 0.5), 0).astype(np.int64)
-    last = np.minimum(np.trunc(centre + support + 0.5), source).astype(np.int64)
-    pixel = first[:, None] + np.arange(math.ceil(support) * 2 + 1)
-    weight = curve(np.abs((pixel - centre[:, None] + 0.5) / stretch))
-    weight[pixel >= last[:, None]] = 0.0
-    weight /= weight.sum(axis=1, keepdims=True)
-    value = np.trunc(weight * (1 << COEFFICIENT_BITS) + np.copysign(0.5, weight)).astype(np.int64)
-    row, column = np.nonzero(value)
-    return row, pixel[row, column], value[row, column]
-
-
-def _bilinear(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(1.0 - x, 0.0)
-
-
-def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' cubic with a = -0.5, for x >= 0."""
-    near = (1.5 * x - 2.5) * x * x + 1.0
-    far = (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
-    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
-
-
-# Reach in source pixels at scale 1, and the curve over the distance.
-_FILTERS: dict[Image.Resampling, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
-    Image.Resampling.BILINEAR: (1.0, _bilinear),
-    Image.Resampling.BICUBIC: (2.0, _bicubic),
-}
 
 
 # Whether Pillow changes the height first, given the sizes before and after.
@@ -255,8 +239,12 @@ def _order_rule() -> _OrderRule | None:
 
 
 def _follows(rule: _OrderRule, source: tuple[int, int], resized: tuple[int, int]) -> bool:
-    noise = (np.arange(source[0] * source[1]) ** 2 * 7919 % 251).astype(np.uint8)
-    image = Image.fromarray(noise.reshape(source[1], source[0]))
+    image = Image.fromarray(_noise(*source))
     between = (source[0], resized[1]) if rule(source, resized) else (resized[0], source[1])
     passes = image.resize(between, Image.Resampling.BICUBIC).resize(resized, Image.Resampling.BICUBIC)
     return passes.tobytes() == image.resize(resized, Image.Resampling.BICUBIC).tobytes()
+
+
+def _noise(width: int, height: int) -> NDArray[np.uint8]:
+    noise: NDArray[np.uint8] = (np.arange(width * height) ** 2 * 7919 % 251).astype(np.uint8)
+    return noise.reshape(height, width)
