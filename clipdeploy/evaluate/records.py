@@ -39,7 +39,8 @@ class Dataset:
     Attributes:
         name: of the folder or file.
         task: what can be asked of it.
-        layout: as it was found: `folders`, `webdataset`, `csv`, `json`, `jsonl`, `flickr`, `coco`.
+        layout: as it was found: `folders`, `names` (of the files), `webdataset`, `csv`, `json`, `jsonl`, `flickr`,
+            `coco`, `karpathy`.
         items: in a fixed order.
         classes: (zero-shot) their names, as words for the text encoder.
         templates: (zero-shot) that came with it; empty for none.
@@ -74,8 +75,11 @@ class EvaluateRequest:
         limit: pictures at most, spread evenly over the dataset; None takes all.
         batch_size: pictures of one run.
         threads: None takes what the machine has.
-        output: JSON file, one object in CLIP_benchmark's form for each pair; None writes none.
+        output: in CLIP_benchmark's form, an object for each pair: a `.json` file of all, or a folder of a file each;
+            None writes none.
         html: page with the pictures; None writes none.
+        at_least: metric and the share that every pair must reach.
+        max_drop: how far the first metrics of a pair may lie below the reference's; None asks nothing.
     """
 
     bundle: Path
@@ -92,6 +96,8 @@ class EvaluateRequest:
     threads: int | None = None
     output: Path | None = None
     html: Path | None = None
+    at_least: tuple[tuple[str, float], ...] = ()
+    max_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,10 @@ class Drop:
     Attributes:
         item: its index in the dataset.
         truth, before, now: class indices; for retrieval, caption indices.
-        margin_before, margin_now: score of the truth less the best other; large before and low now is worst.
+        margin_before, margin_now: cosine of the truth less the best other's; large before and low now is worst.
+        name: of the picture.
+        words: the classes or captions `truth`, `before` and `now`.
+        chances: (zero-shot) probability of `before` in the reference, of `now` and of `truth` here.
     """
 
     item: int
@@ -148,6 +157,9 @@ class Drop:
     now: int
     margin_before: float
     margin_now: float
+    name: str = ""
+    words: tuple[str, str, str] = ("", "", "")
+    chances: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +238,10 @@ class EvaluateResult:
         pairs: the reference first: PyTorch, where a checkpoint was given, else the bundle in fp32.
         absent: `backend precision` -> why it could not run.
         skipped: name -> why, of pictures that could not be read.
-        notes: of the dataset.
+        notes: of the dataset and of the pairs.
+        environment: the machine and the libraries.
+        class_counts: (zero-shot) pictures of each class.
+        misses: sentences, one for each pair and limit of the request that it does not keep.
     """
 
     bundle: str
@@ -246,3 +261,5 @@ class EvaluateResult:
     environment: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     seconds: float = 0.0
+    class_counts: tuple[int, ...] = ()
+    misses: tuple[str, ...] = ()
