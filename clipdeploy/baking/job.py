@@ -88,7 +88,7 @@ def _check_libraries() -> None:
         import onnx
         import onnx_ir
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), extra="quantize", needed_for="baking labels into a graph") from error
+        raise MissingExtraError(str(error.name), extra="frames", needed_for="baking labels into a graph") from error
     del onnx, onnx_ir
 
 

@@ -48,6 +48,9 @@ def verify(
     Pixels, tokens, image tower, text tower, similarity and top-1 are compared in this order. Each
     gets the reference's input, so the first that fails is the one to look at. Exit code 1 when
     one fails.
+
+    A baked bundle is held to what the bundle answered that it was baked from: pixels, logits (or
+    embeddings) and top-1.
     """
     from clipdeploy.pictures import find_pictures
     from clipdeploy.pipeline import VerifyRequest, verify_bundle

@@ -11,6 +11,7 @@ Nothing here needs PyTorch but `CheckpointReference` and `write_golden`, which a
 from __future__ import annotations
 
 from clipdeploy.runtime.selftest.gates import FP32_GATES, Gates
+from clipdeploy.verify.baked import verify_baked
 from clipdeploy.verify.golden import Golden, load_pictures, read_golden, write_golden
 from clipdeploy.verify.golden_reference import GoldenReference
 from clipdeploy.verify.ladder import verify
@@ -40,6 +41,7 @@ __all__ = [
     "text_table",
     "to_json",
     "verify",
+    "verify_baked",
     "write_golden",
     "write_html",
 ]

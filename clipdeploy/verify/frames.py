@@ -13,7 +13,7 @@ from clipdeploy.runtime.selftest.measure import drift, finite, worst_index
 from clipdeploy.spec import FrameSpec, Tower
 from clipdeploy.verify.causes import Cause
 from clipdeploy.verify.records import Check, Finding, Sample, StageName
-from clipdeploy.verify.stages import Outcome, Subject
+from clipdeploy.verify.subject import Outcome, Subject
 
 _A_FEW = 3.0
 """Levels that a product with fewer digits than float32 is off at most."""

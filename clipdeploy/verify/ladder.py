@@ -21,7 +21,7 @@ from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.selftest.gates import Gates, gates_of, loosest, tower_gates
 from clipdeploy.runtime.selftest.measure import Floats, finite
 from clipdeploy.runtime.selftest.recorded import read_recorded
-from clipdeploy.verify import stages
+from clipdeploy.verify import stages, towers
 from clipdeploy.verify.frames import frames
 from clipdeploy.verify.notes import picture_notes
 from clipdeploy.verify.records import (
@@ -33,7 +33,7 @@ from clipdeploy.verify.records import (
     StageName,
 )
 from clipdeploy.verify.reference import RUNTIME_LIBRARIES, Reference, check_enough, made_with
-from clipdeploy.verify.stages import Outcome, Subject
+from clipdeploy.verify.subject import Outcome, Subject
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.clip import Clip
@@ -42,8 +42,8 @@ _RUNGS: dict[StageName, Callable[[Subject, Sequence[StageName]], Outcome]] = {
     "pixels": stages.pixels,
     "frames": frames,
     "tokens": stages.tokens,
-    "image_tower": stages.image_tower,
-    "text_tower": stages.text_tower,
+    "image_tower": towers.image_tower,
+    "text_tower": towers.text_tower,
     "similarity": stages.similarity,
     "top1": stages.top1,
 }
@@ -75,29 +75,13 @@ def verify(
         CheckpointError, BundleCorruptError, ImageError: the reference itself cannot be had.
     """
     _check_same_bundle(bundle, clip)
-    recorded = read_recorded(bundle, clip.graphs)
-    by_tower = {
-        tower: gates or tower_gates(precision, recorded.get(tower))
-        for tower, precision in clip.precisions.items()
-        if tower not in clip.unbuilt
-    }
-    gates = gates or loosest(list(by_tower.values()) or [gates_of(clip.precision)])
     check_enough(reference.pictures, reference.texts)
     rungs = tuple(name for name in _RUNGS if name in STAGES or clip.frames)
     progress("reference", 0, len(rungs))
     began = time.perf_counter()
     reference.settle()
     reference_seconds = time.perf_counter() - began
-    weights = reference.weights_sha256
-    subject = Subject(
-        clip=clip,
-        reference=reference,
-        gates=gates,
-        tower_gates=by_tower,
-        recorded=recorded,
-        versions=made_with(RUNTIME_LIBRARIES),
-        same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
-    )
+    subject = _subject(bundle, reference, clip, gates)
     climbed: list[Stage] = []
     for number, rung in enumerate(rungs):
         progress(rung, number, len(rungs))
@@ -114,7 +98,7 @@ def verify(
         reference=reference.kind,
         versions=subject.versions,
         reference_versions=dict(reference.tools),
-        gates=gates,
+        gates=subject.gates,
         reference_seconds=reference_seconds,
         stages=tuple(climbed),
         pictures=picture_notes(subject),
@@ -122,6 +106,26 @@ def verify(
         cosines=_rows(_cosines(subject)),
         reference_cosines=_rows(subject.reference_cosines),
         precisions={tower.value: p.value for tower, p in clip.precisions.items() if tower not in clip.unbuilt},
+    )
+
+
+def _subject(bundle: Bundle, reference: Reference, clip: Clip, gates: Gates | None) -> Subject:
+    """What is verified, within which gates."""
+    recorded = read_recorded(bundle, clip.graphs)
+    by_tower = {
+        tower: gates or tower_gates(precision, recorded.get(tower))
+        for tower, precision in clip.precisions.items()
+        if tower not in clip.unbuilt
+    }
+    weights = reference.weights_sha256
+    return Subject(
+        clip=clip,
+        reference=reference,
+        gates=gates or loosest(list(by_tower.values()) or [gates_of(clip.precision)]),
+        tower_gates=by_tower,
+        recorded=recorded,
+        versions=made_with(RUNTIME_LIBRARIES),
+        same_weights=None if weights is None else weights == bundle.manifest.provenance.weights_sha256,
     )
 
 

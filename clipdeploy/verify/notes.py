@@ -12,7 +12,7 @@ from PIL import Image
 from clipdeploy.errors import ClipdeployError
 from clipdeploy.verify.records import PictureNote
 from clipdeploy.verify.reference import Picture
-from clipdeploy.verify.stages import Subject
+from clipdeploy.verify.subject import Subject
 
 THUMBNAIL_PX = 200
 CROP_PX = 160
@@ -32,6 +32,13 @@ def picture_notes(subject: Subject) -> tuple[PictureNote, ...]:
         _note(picture, crops[i] if crops else None, subject.reference.crops[i], shown=i < SHOWN)
         for i, picture in enumerate(subject.reference.pictures)
     )
+
+
+def crop_note(name: str, crop: Levels) -> PictureNote:
+    """A picture of which there is only what the model sees: (h, w, 3) RGB."""
+    height, width, _ = crop.shape
+    shown = Image.fromarray(crop)
+    return PictureNote(name, width, height, "RGB", _uri(shown.copy()), _uri(shown))
 
 
 def _note(picture: Picture, ours: Levels | None, theirs: Levels, *, shown: bool) -> PictureNote:

@@ -24,6 +24,8 @@ MEANING = {
     "image_tower": "Fed with the reference's pixels, the image tower gives the reference's embeddings.",
     "text_tower": "Fed with the reference's tokens, the text tower gives the reference's embeddings.",
     "similarity": "End to end, from files and texts, the cosines are the reference's.",
+    "logits": "Fed with the golden pictures, the baked graph answers as the bundle did that it was baked from.",
+    "embeddings": "Fed with the golden pictures, the baked graph gives the embeddings of the bundle it was baked from.",
     "top1": "Each picture finds the same nearest text, each text the same nearest picture.",
 }
 
@@ -47,7 +49,7 @@ def render(report: ParityReport) -> str:
             _head(report),
             [_stage_card(stage, report) for stage in report.stages],
             _picture_card(report),
-            _map_card(report),
+            _map_card(report) if report.reference_cosines else None,
             _version_card(report),
             el("footer", f"clipdeploy verify · {report.created}"),
         ),
@@ -154,7 +156,7 @@ def _sample_bars(stage: Stage, sample: Sample, report: ParityReport) -> tuple[li
         bars = [gauge(error, gates.max_abs, passed=sample.passed)]
         bars.append(gauge(gap, 1 - gates.cosine, passed=sample.passed))
         return bars, "not finite" if error is None else f"{error:.1e}"
-    if stage.name == "similarity":
+    if stage.name in ("similarity", "logits", "embeddings"):
         bar = gauge(error, gates.max_abs, passed=sample.passed)
         return [bar], "not finite" if error is None else f"{error:.1e}"
     if stage.name == "frames":
@@ -168,7 +170,7 @@ def _sample_bars(stage: Stage, sample: Sample, report: ParityReport) -> tuple[li
 
 
 def _picture_card(report: ParityReport) -> Html:
-    pixel_samples = {sample.name: sample for sample in report.stage("pixels").samples}
+    pixel_samples = {s.name: s for stage in report.stages if stage.name == "pixels" for s in stage.samples}
     figures = [
         _figure(index, note, pixel_samples.get(note.name))
         for index, note in enumerate(report.pictures)

@@ -9,12 +9,15 @@ from clipdeploy.runtime.selftest.gates import Gates
 
 SCHEMA_VERSION = 1
 
-StageName = Literal["pixels", "frames", "tokens", "image_tower", "text_tower", "similarity", "top1"]
+StageName = Literal[
+    "pixels", "frames", "tokens", "image_tower", "text_tower", "similarity", "logits", "embeddings", "top1"
+]
 Rule = Literal["<=", ">="]
 ReferenceKind = Literal["pytorch", "golden"]
 
 STAGES: tuple[StageName, ...] = ("pixels", "tokens", "image_tower", "text_tower", "similarity", "top1")
-"""Of every bundle; those that take camera frames have `frames` behind `pixels`."""
+"""Of every bundle with encoders; those that take camera frames have `frames` behind `pixels`. Baked ones have `pixels`
+or `frames`, `logits` or `embeddings`, and, with labels, `top1`."""
 
 
 @dataclass(frozen=True)

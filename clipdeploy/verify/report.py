@@ -25,6 +25,8 @@ TITLES = {
     "image_tower": "image tower",
     "text_tower": "text tower",
     "similarity": "similarity",
+    "logits": "logits",
+    "embeddings": "embeddings",
     "top1": "top-1",
 }
 

@@ -67,5 +67,5 @@ def test_what_does_not_go_together(run: Run, bundle: Path, labels: Path, tmp_pat
 
 def test_a_baked_bundle_is_told_from_others(run: Run, bundle: Path, tmp_path: Path) -> None:
     run("bake", bundle, "--label", "a", "-o", tmp_path / "door")
-    for verb in (("bank", tmp_path / "door", "--label", "a"), ("verify", tmp_path / "door")):
-        assert f"bundle {tmp_path / 'door'} is baked" in failure(run(*verb))
+    assert f"bundle {tmp_path / 'door'} is baked" in failure(run("bank", tmp_path / "door", "--label", "a"))
+    assert "holds no golden samples" in failure(run("verify", tmp_path / "door"))
