@@ -10,18 +10,17 @@ bundle's lock, reads the manifest anew, and changes it last.
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from clipdeploy.bundle_folder import LOCK, check_files, check_target, path_inside, stamp, take_place
 from clipdeploy.errors import BundleCorruptError, InputError, OutputError
 from clipdeploy.locks import is_locked, locked
 from clipdeploy.manifest import (
-    COPY_AGAIN,
     MANIFEST,
     SCHEMA_VERSION,
     FileEntry,
@@ -40,7 +39,6 @@ from clipdeploy.writing import (
     check_space,
     exchange,
     full_disk,
-    inside,
     replacing,
     settle,
     wait_for_exchange,
@@ -64,10 +62,6 @@ __all__ = [
 ]
 
 
-LOCK = ".lock"
-"""Of the bundle, while files are added; not part of it."""
-
-
 class Bundle:
     """An opened bundle: its folder and its manifest. Make one with `Bundle.open` or `create_bundle`.
 
@@ -80,12 +74,15 @@ class Bundle:
         self._draft = draft
 
     @classmethod
-    def open(cls, folder: str | Path, *, check_hashes: bool = True) -> Bundle:
+    def open(
+        cls, folder: str | Path, *, check_hashes: bool = True, sha256: Callable[[Path], str] = sha256_file
+    ) -> Bundle:
         """Open a bundle and check every file that the manifest names.
 
         Args:
             folder: the bundle's folder.
-            check_hashes: read every file and compare its sha256; False compares sizes only.
+            check_hashes: compare the sha256 of every file; False compares sizes only.
+            sha256: tells that of a file; as given it reads the file whole.
 
         Raises:
             BundleNotFoundError: no folder, or no manifest in it.
@@ -95,13 +92,13 @@ class Bundle:
         folder = Path(folder)
         while True:
             wait_for_exchange(folder, busy=lambda: is_locked(folder / LOCK))
-            stamp = _stamp(folder)
+            told = stamp(folder)
             bundle = cls(folder, read_manifest(folder))
             try:
-                bundle._check(check_hashes)
+                check_files(folder, bundle.manifest, sha256 if check_hashes else None)
                 return bundle
             except BundleCorruptError:
-                if _stamp(folder) == stamp:
+                if stamp(folder) == told:
                     raise
                 # Another process has replaced files meanwhile: look again.
 
@@ -111,7 +108,7 @@ class Bundle:
 
     def stamp(self) -> tuple[int, ...]:
         """Tells the bundle that lies in the folder now from the next one; empty where there is none."""
-        return _stamp(self.folder)
+        return stamp(self.folder)
 
     def as_now(self) -> Bundle:
         """The bundle as it lies in the folder now; of its files only the manifest is read."""
@@ -139,7 +136,7 @@ class Bundle:
             raise BundleCorruptError(
                 f"bundle {self.folder} has no file {name!r}; it holds {have}", fix="export the bundle anew"
             )
-        return self._inside(name)
+        return path_inside(self.folder, name)
 
     def precisions(self, tower: Tower) -> list[Precision]:
         """The precisions in which this bundle holds a graph of `tower`, in the order of `Precision`."""
@@ -240,7 +237,7 @@ class Bundle:
         """Take a file into the bundle under `name` (replacing one of that name) and note it in the manifest."""
         new = NewFile(name, source, kind, origin, tower=tower, precision=precision, opset=opset)
         self.add_all([new])
-        return self._inside(name)
+        return path_inside(self.folder, name)
 
     def add_all(
         self,
@@ -265,7 +262,7 @@ class Bundle:
         Raises:
             OutputError: they cannot be written, or the bundle is another one by now.
         """
-        places = {new.name: self._inside(new.name) for new in files}
+        places = {new.name: path_inside(self.folder, new.name) for new in files}
         try:
             entries = {new.name: new.entry() for new in files}
             with self._alone(progress):
@@ -305,48 +302,6 @@ class Bundle:
             if now.files.get(name) != self.manifest.files.get(name):
                 raise OutputError(f"{told}{name} is not the one that was read", fix="run the command again")
 
-    def _inside(self, name: str) -> Path:
-        """The path of `name`, which must stay inside the folder."""
-        path = inside(self.folder, name)
-        if path is None:
-            raise BundleCorruptError(
-                f"bundle {self.folder}: file name {name!r} leaves the bundle's folder",
-                fix="do not use this bundle; export the checkpoint again",
-            )
-        return path
-
-    def _check(self, hashes: bool) -> None:
-        """Raise BundleCorruptError unless every file is there as the manifest says."""
-        for name in self.manifest.files:
-            self._check_size(name)
-        if hashes:
-            from concurrent.futures import ThreadPoolExecutor  # a third of this module's import time
-
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(self._check_hash, self.manifest.files))
-
-    def _check_size(self, name: str) -> None:
-        path, entry = self._inside(name), self.manifest.files[name]
-        if not path.is_file():
-            raise BundleCorruptError(f"bundle {self.folder}: {name} is missing", fix=COPY_AGAIN)
-        size = path.stat().st_size
-        if size != entry.size_bytes:
-            state = "truncated" if size < entry.size_bytes else "altered"
-            raise BundleCorruptError(
-                f"bundle {self.folder}: {name} is {state}: {size} bytes, expected {entry.size_bytes}", fix=COPY_AGAIN
-            )
-
-    def _check_hash(self, name: str) -> None:
-        try:
-            actual, expected = sha256_file(self._inside(name)), self.manifest.files[name].sha256
-        except OSError as error:
-            raise BundleCorruptError(f"bundle {self.folder}: {name} cannot be read: {error}", fix=COPY_AGAIN) from error
-        if actual != expected:
-            raise BundleCorruptError(
-                f"bundle {self.folder}: {name} is altered: sha256 {actual[:12]}..., expected {expected[:12]}...",
-                fix=COPY_AGAIN,
-            )
-
 
 @contextmanager
 def create_bundle(folder: str | Path, manifest: Manifest, *, overwrite: bool = False) -> Iterator[Bundle]:
@@ -368,47 +323,6 @@ def create_bundle(folder: str | Path, manifest: Manifest, *, overwrite: bool = F
     try:
         write_text(work / MANIFEST, dump(manifest))
         yield Bundle(work, manifest, draft=True)
-        _take_place(work, folder)
+        take_place(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def check_target(folder: Path, *, overwrite: bool) -> None:
-    """Raise OutputError when a bundle must not be written to `folder`."""
-    if not os.path.lexists(folder):
-        return
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if not (folder / MANIFEST).is_file():
-        raise OutputError(f"{folder} exists and is not a bundle", fix="choose another folder with -o")
-    if not overwrite:
-        raise OutputError(f"{folder} exists already", fix="choose another folder with -o, or pass --overwrite")
-
-
-def _take_place(work: Path, folder: Path) -> None:
-    """Put the finished `work` where `folder` is, keeping the old one until the new one stands."""
-    if not folder.exists():
-        work.rename(folder)
-        return
-    with locked(folder / LOCK):  # nobody is adding to it
-        _replace(work, folder)
-
-
-def _replace(work: Path, folder: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    folder.rename(old)
-    try:
-        work.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """Tells one manifest from the next, which is another file."""
-    try:
-        facts = (folder / MANIFEST).stat()
-    except OSError:
-        return ()
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size

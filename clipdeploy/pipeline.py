@@ -21,7 +21,7 @@ from clipdeploy.bundle import (
     sha256_file,
     write_text,
 )
-from clipdeploy.errors import ParityError
+from clipdeploy.errors import InputError, ParityError
 from clipdeploy.findings import Finding
 from clipdeploy.progress import Progress, silent
 from clipdeploy.request import CheckpointRequest
@@ -150,7 +150,8 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
     from clipdeploy.verify.page import write_html
 
     bundle = Bundle.open(request.bundle)
-    bundle.check_unbaked("verify")
+    if bundle.manifest.baked is not None:
+        return _verify_baked(bundle, request, progress)
     request = _settled(bundle, request, progress)
     reference = _reference(bundle, request, progress)
     with (
@@ -166,6 +167,26 @@ def verify_bundle(request: VerifyRequest, *, progress: Progress = silent) -> Par
         ) as clip,
     ):
         report = verify(bundle, reference=reference, clip=clip, progress=progress)
+    if request.html is not None:
+        write_html(report, request.html)
+    return report
+
+
+def _verify_baked(bundle: Bundle, request: VerifyRequest, progress: Progress) -> ParityReport:
+    """Climb the ladder of a baked bundle, whose own golden samples are the reference."""
+    from clipdeploy.runtime.baked import load_baked
+    from clipdeploy.verify.baked import verify_baked
+    from clipdeploy.verify.page import write_html
+
+    if request.checkpoint is not None or request.images:
+        raise InputError(
+            f"bundle {bundle.folder} is baked: it is compared with its own golden samples, and nothing else",
+            fix="leave out --checkpoint and --images; or verify the bundle that it was baked from",
+        )
+    request = _settled(bundle, request, progress)
+    how = {"precision": request.precision, "backend": request.backend, "target": request.target}
+    with load_baked(bundle, self_test=False, **how) as baked:  # type: ignore[arg-type]  # the ladder is one
+        report = verify_baked(bundle, baked=baked, progress=progress)
     if request.html is not None:
         write_html(report, request.html)
     return report

@@ -12,6 +12,7 @@ import types
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from clipdeploy.errors import InputError
@@ -288,14 +289,20 @@ def from_dict(kind: type[R], data: Any, *, where: str = "") -> R:
     where = where or kind.__name__
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected an object, got {type(data).__name__}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
-    unknown, missing = data.keys() - fields.keys(), required - data.keys()
+    hints, required = _fields(typing.cast(Any, kind))
+    unknown, missing = data.keys() - hints.keys(), required - data.keys()
     if unknown or missing:
         parts = [f"unknown key {k!r}" for k in sorted(unknown)] + [f"missing key {k!r}" for k in sorted(missing)]
         raise InputError(f"{where}: " + ", ".join(parts))
     return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """The fields of a record with their types, which Python takes long to look up; and those that must be given."""
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
+    required = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    return {field.name: hints[field.name] for field in fields}, frozenset(required)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

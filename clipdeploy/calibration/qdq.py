@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from clipdeploy.calibration.half.opset import raise_opset
 from clipdeploy.calibration.records import Layer, Ranges
 from clipdeploy.errors import CalibrationError
+from clipdeploy.graphs.opset import raise_opset
 from clipdeploy.spec import Precision
 
 INT8_MAX = 127.0

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipdeploy.bundle import Bundle
 from clipdeploy.embeddings.files import (
     Part,
     Parts,
@@ -112,10 +111,11 @@ def embed(request: EmbedRequest, *, progress: Progress = silent) -> EmbedResult:
         BundleError, BackendError: the bundle or the engine cannot be used.
     """
     from clipdeploy.runtime.clip import load
+    from clipdeploy.runtime.hashed import open_bundle
 
     started = time.perf_counter()
     _check(request)
-    bundle = Bundle.open(request.bundle)
+    bundle = open_bundle(request.bundle)
     progress("loading the bundle", 0, 0)
     with load(
         bundle,

@@ -130,7 +130,7 @@ def make_graph(bundle: Bundle, frame: FrameSpec, path: Path, opset: int, backend
     except ModuleNotFoundError as error:
         if error.name != "onnx":
             raise
-        raise MissingExtraError("onnx", extra="engine", needed_for="writing a graph for frames") from error
+        raise MissingExtraError("onnx", extra="frames", needed_for="writing a graph for frames") from error
     ir_version = find_min_ir_version_for([make_opsetid("", opset)])
     model = frame_graph(frame, spec.pixels, spec.image.input, opset=opset, ir_version=ir_version)
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""One opset for two graphs."""
+"""A graph in another opset, where only a new number is needed for it; and one opset for two graphs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ import onnx_ir as ir
 
 from clipdeploy.errors import InputError
 from clipdeploy.graphs.files import weight_bytes
+
+BF16_OPSET = 22
+"""Conv, pooling and others take bfloat16 from here on."""
+
+_MIN_OPSET = 18
+"""From here to 22 the operators of our graphs only gained types and optional attributes."""
+
+
+def raise_opset(model: ir.Model, opset: int = BF16_OPSET) -> bool:
+    """Say the same in a higher opset, in place, if only a new number is needed for it; whether it is there now."""
+    own = model.opset_imports[""]
+    if own >= opset:
+        return True
+    if own < _MIN_OPSET or not _says_the_same(model, "", own, opset):
+        return False
+    model.opset_imports[""] = opset
+    for node in model.graph.all_nodes():
+        node.version = None
+    return True
 
 
 def agree_on_opset(front: ir.Model, back: ir.Model) -> None:

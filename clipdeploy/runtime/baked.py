@@ -20,6 +20,7 @@ from clipdeploy.runtime.choose import check_target, parse_precision
 from clipdeploy.runtime.chosen import Chosen
 from clipdeploy.runtime.encoders import Encoders
 from clipdeploy.runtime.framed import batch_of
+from clipdeploy.runtime.hashed import CheckHashes, open_bundle
 from clipdeploy.runtime.image import ImageLike, is_single
 from clipdeploy.runtime.pictures import Frames, Pictures
 from clipdeploy.runtime.scores import Classification, probabilities, rank
@@ -40,7 +41,7 @@ def load_baked(
     target: Target | None = None,
     threads: int | None = None,
     usual_batch: int = 1,
-    check_hashes: bool = True,
+    check_hashes: CheckHashes = True,
     self_test: bool = True,
 ) -> Baked:
     """Open a bundle that `clipdeploy bake` wrote. Its graph or engine is loaded at its first use.
@@ -52,7 +53,8 @@ def load_baked(
         target: whose 8-bit graphs to take; None takes those made for the engine.
         threads: for one run, and for opening pictures; None takes what the machine has.
         usual_batch: frames that one run usually has: what `auto` measures with, and what engines prepare for.
-        check_hashes: compare the sha256 of every file in the bundle; False compares sizes only.
+        check_hashes: compare the sha256 of every file in the bundle; those that this machine has read before, and that
+            were not touched since, are not read again. `"again"` reads all, False compares sizes only.
         self_test: hold what is loaded against the bundle's golden samples, once for each machine, engine and graph.
 
     Raises:
@@ -66,7 +68,7 @@ def load_baked(
     check_usual_batch(usual_batch)
     check_target(target)
     wanted = parse_precision(precision)
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, check_hashes=check_hashes)
+    opened = open_bundle(bundle, check_hashes)
     if opened.manifest.baked is None:
         raise InputError(
             f"bundle {opened.folder} is not baked: it holds encoders, and no labels in its graph",

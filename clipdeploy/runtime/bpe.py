@@ -26,13 +26,14 @@ class BytePairs:
     def __init__(self, vocabulary: Mapping[str, int], merges: Sequence[str | Sequence[str]], suffix: str) -> None:
         self._ids = {**vocabulary}
         self._suffix = suffix
-        self._ranks: dict[tuple[str, str], int] = {}
-        for rank, merge in enumerate(merges):
-            left, right = merge.split(" ") if isinstance(merge, str) else merge
-            self._ranks[left, right] = rank
-        for left, right in self._ranks:
-            if left + right not in self._ids:
-                raise KeyError(f"merge {left!r} + {right!r} makes a piece that the vocabulary lacks")
+        # Kept as "left right", as files have them: there are tens of thousands, and a process waits for this at its
+        # first text.
+        pairs = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
+        for pair in self._ranks:
+            piece = pair.replace(" ", "")
+            if piece not in vocabulary or len(piece) != len(pair) - 1:
+                raise _fault(pair)
 
     def __call__(self, word: str) -> tuple[int, ...]:
         """The ids of a word given in byte letters; in n log n steps, since a text may be one endless word."""
@@ -56,4 +57,12 @@ class BytePairs:
         return tuple(self._ids[piece] for piece in pieces if piece != _GONE)
 
     def _rank(self, pieces: list[str], left: int, right: int) -> int | None:
-        return self._ranks.get((pieces[left], pieces[right]))
+        return self._ranks.get(f"{pieces[left]} {pieces[right]}")
+
+
+def _fault(pair: str) -> Exception:
+    """What is wrong with a merge."""
+    pieces = pair.split(" ")
+    if len(pieces) != 2:
+        return ValueError(f"a merge is a pair of pieces, not {pair!r}")
+    return KeyError(f"merge {pieces[0]!r} + {pieces[1]!r} makes a piece that the vocabulary lacks")

@@ -19,6 +19,7 @@ from clipdeploy.runtime.choose import GraphChoice, StandIns, check_target, parse
 from clipdeploy.runtime.chosen import Chosen
 from clipdeploy.runtime.classifier import Classified, Classifier, LabelSets
 from clipdeploy.runtime.encoders import Encoders
+from clipdeploy.runtime.hashed import CheckHashes, open_bundle
 from clipdeploy.runtime.image import ImageLike
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, check_labels, resolve_templates
 from clipdeploy.runtime.many import Embedded, Errors, one_by_one
@@ -48,7 +49,7 @@ def load(
     target: Target | None = None,
     threads: int | None = None,
     usual_batch: int = 1,
-    check_hashes: bool = True,
+    check_hashes: CheckHashes = True,
     self_test: bool = True,
     stand_ins: StandIns | None = None,
 ) -> Clip:
@@ -66,7 +67,8 @@ def load(
             TensorRT's as they are written, slowly, to check them.
         threads: for one run of an encoder and for opening pictures; None takes what the machine has.
         usual_batch: rows that one run usually has: what `auto` measures with, and what engines prepare for.
-        check_hashes: compare the sha256 of every file in the bundle; False compares sizes only.
+        check_hashes: compare the sha256 of every file in the bundle; those that this machine has read before, and that
+            were not touched since, are not read again. `"again"` reads all, False compares sizes only.
         self_test: hold each encoder against the bundle's golden samples when it is loaded, once for each machine,
             engine and graph; one that drifts past the gates of its precision does not serve. What `auto` chooses
             among is tested anyway.
@@ -83,7 +85,7 @@ def load(
     check_usual_batch(usual_batch)
     check_target(target)
     wanted = parse_precision(precision)
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle, check_hashes=check_hashes)
+    opened = open_bundle(bundle, check_hashes)
     if opened.manifest.baked is not None:
         raise InputError(
             f"bundle {opened.folder} is baked: its graph answers by itself, and holds no encoders",

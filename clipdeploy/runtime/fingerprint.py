@@ -12,7 +12,7 @@ import clipdeploy
 from clipdeploy.machine import Probes, find_hardware, platform_tag, this_machine
 from clipdeploy.machine.install import ONNXRUNTIME_WHEELS
 from clipdeploy.runtime.backends import AUTO, BACKENDS, ONNXRUNTIME, BackendChoice
-from clipdeploy.versions import installed
+from clipdeploy.versions import installed_quickly
 
 # Each library by the names that it is distributed under; several at once is a mistake that changes what runs.
 _DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -57,7 +57,7 @@ def fingerprint(backends: Iterable[str], probes: Probes | None = None) -> dict[s
 
 def possible_backends() -> tuple[str, ...]:
     """The backends whose library is installed, whatever it can do here; imports nothing and asks for no device."""
-    gpu = any(name != ONNXRUNTIME for name in installed(_DISTRIBUTIONS[ONNXRUNTIME]))
+    gpu = any(name != ONNXRUNTIME for name in installed_quickly(_DISTRIBUTIONS[ONNXRUNTIME]))
     choices = [BackendChoice(name, "") for name in BACKENDS if name != AUTO]
     return tuple(
         choice.name
@@ -75,7 +75,7 @@ def processor(probes: Probes) -> str:
 
 def library_version(engine: str) -> str:
     """The full version of an engine's library, by its distributions; as the module states it where it has none."""
-    versions = installed(_DISTRIBUTIONS[engine])
+    versions = installed_quickly(_DISTRIBUTIONS[engine])
     if versions:
         return ", ".join(f"{name} {version}" for name, version in versions.items())
     try:

@@ -34,6 +34,8 @@ __all__ = ["OpenVinoSession", "available_devices"]
 
 # One computes while another takes its batch and hands over its answer; what they compute with, they share.
 _REQUESTS = 2
+# The batch of what is compiled for any batch.
+_ANY = 0
 # Of the graph's size, what reading it takes: its file's bytes and the constants made of them, of ViT-B/32 in fp32.
 _READING = 2
 
@@ -43,7 +45,8 @@ class OpenVinoSession:
 
     It is compiled for batches of `usual_batch`, which is up to an eighth faster than for any batch, and once more for
     any batch when the first other one comes, which takes about as long as loading did. Which of the two runs depends on
-    the number of rows alone, so equal batches give equal answers. Each holds weights of its own: there are no more.
+    the number of rows alone, so equal batches give equal answers. Each holds weights of its own: there are no more. A
+    text encoder on the CPU is compiled once, for any batch: it gains nothing from knowing its batch.
 
     Args:
         graph: path of an ONNX file with one input and one output; of several outputs `logits` is read. In int8 one with
@@ -83,11 +86,13 @@ class OpenVinoSession:
             model = _read(graph)
         self.input = _only(model.inputs, "input", graph)
         self.output = _only(model.outputs, "output", graph)
+        if device == "cpu" and np.dtype(self.input.dtype).kind == "i":  # token ids
+            self._usual_batch = _ANY
         with self._told("cannot prepare"):
             self._parts: list[Part] = cut(model, self.output.name)
             for part in self._parts:
                 rewrite(part.model)
-        self._for(usual_batch)
+        self._for(self._usual_batch)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """See `Session.run`."""
@@ -164,8 +169,8 @@ class OpenVinoSession:
 
 
 def compiled_size(rows: int, usual_batch: int) -> int:
-    """The batch that a batch of `rows` is computed as: `usual_batch`, or 0 for any."""
-    return usual_batch if usual_batch - usual_batch // 8 <= rows <= usual_batch else 0
+    """The batch that a batch of `rows` is computed as: `usual_batch`, or `_ANY`, which is 0."""
+    return usual_batch if usual_batch - usual_batch // 8 <= rows <= usual_batch else _ANY
 
 
 class _ClosedError(Exception):

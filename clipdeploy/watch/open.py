@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipdeploy.bundle import Bundle
 from clipdeploy.errors import InputError
 from clipdeploy.progress import Progress
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, resolve_templates
@@ -56,9 +55,10 @@ def opened_model(request: WatchRequest, progress: Progress) -> Iterator[Model]:
     """
     from clipdeploy.runtime.baked import load_baked
     from clipdeploy.runtime.clip import load
+    from clipdeploy.runtime.hashed import open_bundle
 
     progress("loading the bundle", 0, 0)
-    bundle = Bundle.open(request.bundle)
+    bundle = open_bundle(request.bundle)
     baked = bundle.manifest.baked
     options = {
         "precision": request.precision,

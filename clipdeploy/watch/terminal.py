@@ -179,11 +179,12 @@ class LiveView:
         return lines[-rows:]
 
     def _head(self, camera: CameraStats, columns: int) -> str:
-        """The camera's name, what is in view, and how its source does."""
+        """The camera's name, and how its source does: size, frames a second, latency (p50), what was lost."""
         seen = self._board.newest(camera.camera)
         dot = " · " if self._unicode else ", "
         how: list[str] = [camera.state] if camera.state != "running" else []
         how += [f"{camera.fps:.1f} fps"]
+        how += [f"{camera.latency_ms[0]:.0f} ms"] if any(camera.latency_ms) else []
         if seen is not None:
             how.insert(0, f"{seen.result.frame.width}x{seen.result.frame.height}")
         how += [f"{camera.dropped} dropped"] if camera.dropped else []
@@ -253,12 +254,17 @@ def state_changes(board: Board, known: dict[str, tuple[str, str | None]]) -> lis
 def summary(board: Board) -> list[str]:
     """The counts at the end, in a few lines."""
     stats = board.stats(fresh=True)
-    lines = [f"{one_line(camera.camera)}: {counts(camera)}" for camera in stats.cameras]
+    lines = [f"{one_line(camera.camera)}: {counts(camera)}{_latency(camera)}" for camera in stats.cameras]
     p50, p95, p99 = stats.latency_ms
     lines.append(f"latency {p50:.1f} / {p95:.1f} / {p99:.1f} ms (p50 / p95 / p99), {stats.batch:.1f} frames a run")
     lost = f", {stats.events_lost} lost" if stats.events_lost else ""
     lines.append(f"{stats.events} events{lost} in {stats.seconds:.1f} s")
     return lines
+
+
+def _latency(camera: CameraStats) -> str:
+    """Of a camera that was answered."""
+    return f", {camera.latency_ms[0]:.0f} / {camera.latency_ms[1]:.0f} ms (p50 / p95)" if any(camera.latency_ms) else ""
 
 
 def fitting(text: str, stream: TextIO) -> str:

@@ -20,9 +20,11 @@ from clipdeploy.bundle import Bundle
 from clipdeploy.cli.root import root
 from clipdeploy.errors import BackendError, InputError, MissingExtraError
 from clipdeploy.runtime.auto import choose, decide, timing
-from clipdeploy.runtime.chosen import Chosen
+from clipdeploy.runtime.auto.decide import _only_frames
+from clipdeploy.runtime.backends import BackendChoice
+from clipdeploy.runtime.chosen import Chosen, settle
 from clipdeploy.runtime.remembered import FILE, Remembered
-from clipdeploy.spec import Precision, Tower
+from clipdeploy.spec import FrameSpec, Precision, Tower
 from tests.bundles import make_bundle
 from tests.runtime.fake_backends import Nature, golden_bundle, install, see
 
@@ -320,3 +322,20 @@ def test_real_engines_through_load(bundle: Bundle, monkeypatch: pytest.MonkeyPat
     called = CliRunner().invoke(root, ["verify", str(bundle.folder), "--precision", "auto", "--json"])
     assert called.exit_code == 0, called.output
     assert json.loads(called.stdout)["backend"] == clip.backend.name
+
+
+def test_engines_for_frames_alone_are_told_and_not_timed(
+    bundle: Bundle, store: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their times would be of another thing; whoever wants them is told what to pass."""
+    install(monkeypatch, bundle, ["onnxruntime", "openvino"], onnxruntime_fp32=SLOW, openvino_fp32=FAST)
+    other = settle(bundle, Precision.FP32, BackendChoice("openvino", ""))
+    monkeypatch.setattr(Chosen, "frames", property(lambda self: (FrameSpec(64, 48, "bgr"),)))
+    unbuilt = {Tower.IMAGE: "clipdeploy build-engine b"}
+    monkeypatch.setattr(Chosen, "unbuilt", property(lambda self: unbuilt if self.backend.engine == "openvino" else {}))
+    told = _only_frames(other)
+    assert told is not None and 'pass backend="openvino"' in told.message and "build-engine b" in str(told.fix)
+    chosen = choose(bundle, precision=Precision.FP32, backend="auto", store=store)
+    assert chosen.backend.name == "onnxruntime"
+    why = 'openvino fp32: its engines take frames of 64x48:bgr only, which auto does not time: pass backend="openvino"'
+    assert why in chosen.backend.reason

@@ -61,5 +61,11 @@ def test_a_merge_must_make_a_known_piece() -> None:
 
 
 def test_a_merge_must_be_a_pair() -> None:
-    with pytest.raises(ValueError, match="unpack"):
-        BytePairs({"a": 0}, ["a"], "</w>")
+    for merge in ("a", "a a a", ["a", "a", "a"], ["a"]):
+        with pytest.raises(ValueError, match="a pair of pieces"):
+            BytePairs({"a": 0, "aa": 1, "aaa": 2}, [merge], "</w>")
+
+
+def test_merges_may_be_lists() -> None:
+    texts, lists = (BytePairs({"a": 0, "b": 1, "ab</w>": 2}, [merge], "</w>") for merge in ("a b</w>", ["a", "b</w>"]))
+    assert texts("ab") == lists("ab") == (2,)

@@ -161,6 +161,18 @@ def test_which_batches_are_filled_up() -> None:
     assert [compiled_size(rows, 32) for rows in (27, 28, 32, 33)] == [0, 32, 32, 0]
 
 
+def test_a_text_encoder_is_compiled_once(tmp_path: Path, graph: Path) -> None:
+    texts, pixels = (
+        OpenVinoSession(write_text_graph(tmp_path / "textual.onnx", text_weights(99))),
+        OpenVinoSession(graph),
+    )
+    for rows in (1, 3):
+        texts.run(np.full((rows, 77), 3, np.int64))
+        pixels.run(np.zeros((rows, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32))
+    assert list(texts._compiled) == [0]
+    assert list(pixels._compiled) == [1, 0]
+
+
 def test_what_others_left_in_the_room_changes_nothing(graph: Path) -> None:
     session = OpenVinoSession(graph, usual_batch=8)
     before = session.run(pixels(7))

@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from clipdeploy.errors import BackendError, InputError, SourceError
-from clipdeploy.runtime.stream import Backoff, Event, Gate, Result, Smoothing, Stream, StreamStats
+from clipdeploy.runtime.stream import Backoff, Event, Gate, Result, Smoothing, Stream, StreamStats, open_source
 from tests.stream.fakes import BRIGHT, DARK, FakeAnswerer, FakeSource, until
 
 QUICK = Backoff(first_s=0.01, longest_s=0.02)
@@ -247,6 +248,30 @@ def test_a_source_that_breaks_is_opened_again_and_counts_on() -> None:
     assert stats.cameras[0].error == "cam broke off before frame 20"
 
 
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_damaged_film_that_plays_as_a_camera_is_not_opened_again(tmp_path: Path, loop: bool) -> None:
+    """One that is to begin anew is, as long as any of it can be read."""
+    pytest.importorskip("av")
+    from tests.stream.films import demo_frames, write_film
+
+    film = write_film(tmp_path / "film.mp4", demo_frames(seconds=1.0), container={"movflags": "faststart"})
+    content = film.read_bytes()
+    film.write_bytes(content[: len(content) // 2])
+    source = open_source(film, realtime=True, loop=loop)
+    assert source.live
+    running = stream(FakeAnswerer(), source, queue=100)
+    with running:
+        if loop:
+            until(lambda: running.stats().cameras[0].reconnects >= 2, 20)
+            film.write_bytes(b"no film")
+        with pytest.raises(SourceError, match=r"breaks off at|no video that can be read"):
+            running.run()
+        stats = running.stats().cameras[0]
+    assert stats.state == "failed" and stats.answered > 3
+    assert stats.error is not None and str(film) in stats.error
+    assert bool(stats.reconnects) is loop
+
+
 def test_a_source_that_fails_for_ever_ends_only_its_camera() -> None:
     dead = FakeSource("dead", refuses=100)
     with stream(
@@ -390,6 +415,9 @@ def test_stats_can_be_asked_at_any_time() -> None:
         after = running.stats()
     assert after.latency_ms[0] <= after.latency_ms[1] <= after.latency_ms[2]
     assert after.answer_ms[0] > 0.0
+    assert before.cameras[0].latency_ms == (0.0, 0.0, 0.0)
+    for camera in after.cameras:
+        assert 0.0 < camera.latency_ms[0] <= camera.latency_ms[2] <= max(one.latency_ms[2] for one in after.cameras)
     assert after.seconds > 0.0
 
 

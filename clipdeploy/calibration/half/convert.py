@@ -11,13 +11,13 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferenc
 
 from clipdeploy.calibration.half.bounds import LAYOUT, Bounds, comes_from
 from clipdeploy.calibration.half.formats import HalfFormat, half_format
-from clipdeploy.calibration.half.opset import raise_opset
 from clipdeploy.calibration.half.plan import Plan
 from clipdeploy.calibration.half.ports import Ports, float_ports, half_ports, is_float32
 from clipdeploy.calibration.half.rewrite import rewrite
 from clipdeploy.calibration.half.rules import why_float32
 from clipdeploy.errors import CalibrationError, InputError
 from clipdeploy.graphs.files import load_graph, save_graph
+from clipdeploy.graphs.opset import raise_opset
 from clipdeploy.spec import Precision
 
 _UNTOLD = LAYOUT | {"Cast"}

@@ -147,6 +147,9 @@ def _timed(pairs: Sequence[Pair], found: Field, bench: _Workbench) -> dict[Pair,
     sessions: dict[Pair, Session] = {}
     try:
         for pair in pairs:
+            if (only := _only_frames(found.running[pair])) is not None:
+                found.out[pair] = only
+                continue
             try:
                 sessions[pair] = bench.open(found.running[pair], _timed_tower(found.running[pair]))
             except ClipdeployError as error:
@@ -193,6 +196,18 @@ def _timed_tower(chosen: Chosen) -> Tower:
     """The image encoder; another where there is none to run."""
     able = [tower for tower in Tower if tower in chosen.graphs and tower not in chosen.unbuilt]
     return able[0] if able else Tower.IMAGE
+
+
+def _only_frames(chosen: Chosen) -> BackendError | None:
+    """What to tell where the only engines of the image encoder take camera frames: they cannot be timed beside others
+    that are given pixels."""
+    if not chosen.frames or Tower.IMAGE not in chosen.unbuilt:
+        return None
+    name, frames = chosen.backend.name, ", ".join(map(str, chosen.frames))
+    return BackendError(
+        f'its engines take frames of {frames} only, which auto does not time: pass backend="{name}"',
+        fix=f'pass backend="{name}" for encode_frames; or build one for pictures: {chosen.unbuilt[Tower.IMAGE]}',
+    )
 
 
 def _some(session: Session, rows: int) -> NDArray[Any]:

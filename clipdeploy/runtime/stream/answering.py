@@ -184,7 +184,8 @@ class Answering:
         now = time.monotonic()
         result = Result(frame, decision, scores, False, began - frame.captured, took_s, now - frame.captured, batch)
         with self._desk.lock:
-            self.times.latency_ms.add(result.latency_s * 1e3)
+            for told in (self.times, lane.camera):
+                told.latency_ms.add(result.latency_s * 1e3)
             lane.camera.inbox.settle(answered=1)
             self._outlet.put(lane.name, result)
         self._tell(decision)

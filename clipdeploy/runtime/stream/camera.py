@@ -13,8 +13,12 @@ from clipdeploy.runtime.stream.desk import Desk
 from clipdeploy.runtime.stream.inbox import Inbox
 from clipdeploy.runtime.stream.records import CameraStats
 from clipdeploy.runtime.stream.sources import Backoff, Source
+from clipdeploy.runtime.stream.stats import Window
 
 State: TypeAlias = Literal["opening", "running", "waiting to reconnect", "ended", "failed"]
+
+_LATENCIES = 512
+"""Answered frames of a camera that its latency is told of."""
 
 _log = logging.getLogger("clipdeploy.stream.camera")
 
@@ -23,7 +27,8 @@ class Camera:
     """A source that puts its frames into an inbox, in a thread of its own.
 
     A live source that breaks is opened again, at first soon, then with longer and longer waits; the count begins anew
-    with each frame that comes. One that is not live, such as a file, cannot be taken up where it broke, and fails.
+    with each frame that comes. One that is not live cannot be taken up where it broke, and fails; so does one that does
+    not mend, such as a damaged file that plays as a camera would.
 
     Args:
         source: what gives frames.
@@ -37,6 +42,7 @@ class Camera:
         self.name = source.name
         self.live = source.live
         self.inbox = Inbox(desk, size, lossless=not source.live)
+        self.latency_ms = Window(_LATENCIES)
         self.state: State = "opening"
         self.error: SourceError | None = None
         self.reconnects = 0
@@ -46,7 +52,7 @@ class Camera:
         self._stop = stop
         self._backoff = backoff
         self._attempt = 0
-        self._mends = source.live
+        self._hopeless = False
         self._thread = Thread(target=self._work, name=f"clipdeploy-camera-{self.name}", daemon=True)
 
     @property
@@ -80,6 +86,7 @@ class Camera:
             reconnects=self.reconnects,
             error=None if self.error is None else self.error.message,
             fps=self.inbox.pace.fps(time.monotonic()),
+            latency_ms=self.latency_ms.percentiles,
         )
 
     def _work(self) -> None:
@@ -111,7 +118,7 @@ class Camera:
         except SourceError:
             raise
         except ClipdeployError as error:  # such as a library that is not installed, which no waiting mends
-            self._mends = False
+            self._hopeless = True
             raise SourceError(f"{self.name}: {error.message}", fix=error.fix) from error
         except Exception as error:  # an app's own iterable may raise anything
             raise SourceError(f"{self.name}: {type(error).__name__}: {error}") from error
@@ -123,7 +130,8 @@ class Camera:
 
     def _wait(self, error: SourceError) -> bool:
         """Wait until the source is to be opened again; False where it is not."""
-        delay_s = self._backoff.delay_s(self._attempt) if self._mends else None
+        mends = not self._hopeless and bool(getattr(self._source, "mends", self.live))
+        delay_s = self._backoff.delay_s(self._attempt) if mends else None
         with self._desk.lock:
             self.error = error
             self.inbox.pace.broke()

@@ -160,6 +160,7 @@ class CameraStats:
         reconnects: how often the source was opened again.
         error: what the source said last, None where nothing.
         fps: frames a second that it gave, over the last seconds.
+        latency_ms: p50, p95 and p99 from capture to result, over its last answered frames; zeros before there is one.
     """
 
     camera: str
@@ -174,6 +175,7 @@ class CameraStats:
     reconnects: int
     error: str | None
     fps: float
+    latency_ms: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

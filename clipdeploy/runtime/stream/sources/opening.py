@@ -7,8 +7,9 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args
+from typing import Any, TypeAlias, Union, get_args
 
 from clipdeploy.errors import InputError, SourceError
 from clipdeploy.runtime.stream.sources.devices import open_device
@@ -21,9 +22,6 @@ from clipdeploy.runtime.stream.sources.source import Source
 from clipdeploy.runtime.stream.sources.video import VideoFile
 from clipdeploy.runtime.suffixes import PICTURES
 from clipdeploy.spec import FrameColor
-
-if TYPE_CHECKING:
-    pass
 
 SourceLike: TypeAlias = Union[str, "os.PathLike[str]", int, Source, Iterable[Any]]
 """What `open_source` takes."""
@@ -83,24 +81,64 @@ def open_source(
         return what
     if isinstance(what, int) and not isinstance(what, bool):
         what = f"v4l2:{what}"
-    if not isinstance(what, (str, os.PathLike)):
-        things = None if isinstance(what, (bytes, dict)) else as_iterable(what, color)
-        if things is None:
-            raise InputError(f"a {type(what).__name__} is no source of frames", fix=_WHAT)
-        _only(loop=loop, follow=follow, kind="an iterable")
-        return Frames(things, name=name or "frames", color=color, fps=fps, realtime=bool(realtime))
+    wanted = _Wanted(name, color, fps, realtime, loop, follow, transport, timeout_s)
+    if isinstance(what, (str, os.PathLike)):
+        return _open_named(os.fspath(what), wanted)
+    return _open_things(what, wanted)
 
-    text = os.fspath(what)
-    live = realtime is not False
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The options of `open_source`."""
+
+    name: str | None
+    color: FrameColor
+    fps: float | None
+    realtime: bool | None
+    loop: bool
+    follow: bool
+    transport: str
+    timeout_s: float
+
+    @property
+    def live(self) -> bool:
+        """Of what goes on by itself unless told otherwise."""
+        return self.realtime is not False
+
+    def once(self, kind: str) -> None:
+        """Refuse what does not go with a kind of source that neither begins anew nor has new files."""
+        if self.loop:
+            raise InputError(f"{kind} cannot begin anew", fix="leave out loop, which is for files and folders")
+        self.nothing_new(kind)
+
+    def nothing_new(self, kind: str) -> None:
+        """Refuse to wait for new files."""
+        if self.follow:
+            raise InputError(f"{kind} has no new files to wait for", fix="leave out follow, which is for folders")
+
+
+def _open_things(what: Any, wanted: _Wanted) -> Source:
+    """An app's own iterable."""
+    things = None if isinstance(what, (bytes, dict)) else as_iterable(what, wanted.color)
+    if things is None:
+        raise InputError(f"a {type(what).__name__} is no source of frames", fix=_WHAT)
+    wanted.once("an iterable")
+    name, realtime = wanted.name or "frames", bool(wanted.realtime)
+    return Frames(things, name=name, color=wanted.color, fps=wanted.fps, realtime=realtime)
+
+
+def _open_named(text: str, wanted: _Wanted) -> Source:
+    """What a text names: a pipeline, a camera, an address, or a path."""
+    name, color, fps, timeout_s = wanted.name, wanted.color, wanted.fps, wanted.timeout_s
     if text.startswith("gst:") or " ! " in text:
-        _only(loop=loop, follow=follow, kind="a pipeline")
-        shown = name or without_secrets(text)
+        wanted.once("a pipeline")
+        shown, realtime = name or without_secrets(text), wanted.realtime
         return Pipeline(text, name=shown, color=color, fps=fps, realtime=realtime, timeout_s=timeout_s)
     device = _DEVICE.fullmatch(text)
     if device and not (device[3] and Path(text).exists()):
-        _only(loop=loop, follow=follow, kind="a camera")
+        wanted.once("a camera")
         path = device[1] or f"/dev/video{device[2] or device[3]}"
-        return open_device(path, name=name or path, color=color, fps=fps, live=live, timeout_s=timeout_s)
+        return open_device(path, name=name or path, color=color, fps=fps, live=wanted.live, timeout_s=timeout_s)
     scheme = _SCHEME.match(text)
     if scheme and scheme[1].lower() != "file":
         if scheme[1].lower() not in SCHEMES:
@@ -108,37 +146,31 @@ def open_source(
                 f"{without_secrets(text)}: {scheme[1]}:// is no address of a stream that is known here",
                 fix=f"known: {' '.join(f'{one}://' for one in SCHEMES)}",
             )
-        _only(loop=loop, follow=follow, kind="a network stream")
-        return NetworkStream(text, name=name, color=color, fps=fps, live=live, transport=transport, timeout_s=timeout_s)
-    return _open_path(text[7:] if scheme else text, name, color, fps, bool(realtime), loop, follow)
+        wanted.once("a network stream")
+        how = {"live": wanted.live, "transport": wanted.transport, "timeout_s": timeout_s}
+        return NetworkStream(text, name=name, color=color, fps=fps, **how)  # type: ignore[arg-type]
+    return _open_path(text[7:] if scheme else text, wanted)
 
 
 _WHAT = "name a video, a folder, rtsp://..., /dev/video0, a GStreamer pipeline, or give an iterable of frames"
 
 
-def _open_path(
-    text: str, name: str | None, color: FrameColor, fps: float | None, realtime: bool, loop: bool, follow: bool
-) -> Source:
+def _open_path(text: str, wanted: _Wanted) -> Source:
+    """A video, a picture, or a folder of pictures."""
     if not text.strip():
         raise InputError("an empty name is no source of frames", fix=_WHAT)
-    path = Path(text)
+    path, name, realtime = Path(text), wanted.name, bool(wanted.realtime)
+    color, fps, loop = wanted.color, wanted.fps, wanted.loop
     pattern = glob.has_magic(text) and not path.exists()
     if pattern or path.is_dir() or path.suffix.lower() in _STILLS:
+        follow = wanted.follow
         return Pictures(text, name=name or text, color=color, fps=fps, realtime=realtime, loop=loop, follow=follow)
     if not path.exists():
         raise SourceError(f"{text} does not exist", fix=_WHAT)
-    _only(loop=False, follow=follow, kind="a video")
+    wanted.nothing_new("a video")
     return VideoFile(path, name=name or path.name, color=color, fps=fps, realtime=realtime, loop=loop)
 
 
 def _positive(option: str, value: float | None) -> None:
     if value is not None and not (value > 0 and math.isfinite(value)):
         raise InputError(f"{option} must be positive, got {value}")
-
-
-def _only(*, loop: bool, follow: bool, kind: str) -> None:
-    """Refuse what does not go with a kind of source."""
-    if loop:
-        raise InputError(f"{kind} cannot begin anew", fix="leave out loop, which is for files and folders")
-    if follow:
-        raise InputError(f"{kind} has no new files to wait for", fix="leave out follow, which is for folders")

@@ -63,6 +63,7 @@ class Pictures:
             raise InputError(f"{name}: a folder that is followed has no end to begin anew at", fix="leave out loop")
         self.name = name
         self.live = realtime or follow
+        self.mends = follow  # new files may come; those that cannot be read stay so
         self.skipped: list[tuple[Path, str]] = []
         self._place = place
         self._color: FrameColor = color

@@ -21,6 +21,9 @@ class Source(Protocol):
     Attributes:
         name: for people and events; never holds a password.
         live: whether it goes on without us, so that frames may be lost; otherwise every one is taken, at our pace.
+
+    One that cannot be taken up where it broke, although it is live, says so by an attribute `mends` that is False: a
+    file that is damaged breaks at the same place again. Without it what is live mends.
     """
 
     name: str

@@ -48,13 +48,20 @@ class VideoFile:
         self._color: FrameColor = color
         self._fps = fps
         self._loop = loop
+        self._gave = False
         self._stamp = Stamp(name, color)
         self._av = pyav(f"reading the video {path.name}")
         self._failures = failures(self._av)
         _check(path)
 
+    @property
+    def mends(self) -> bool:
+        """See `Source`: what is damaged stays so; one that is to begin anew does, if any of it can be read."""
+        return self.live and self._loop and self._gave
+
     def frames(self, stop: Event) -> Iterator[Frame]:
         """See `Source`."""
+        self._gave = False
         pace = Pace() if self.live else None
         thinning = Thinning(self._fps)
         converter = Converter(self._color, str(self._path))
@@ -62,7 +69,7 @@ class VideoFile:
         while not stop.is_set():
             ends_s = begins_s
             for picture, position, next_s in self._decoded(begins_s):
-                ends_s = next_s
+                ends_s, self._gave = next_s, True
                 index = self._stamp.count()
                 if stop.is_set():
                     return
