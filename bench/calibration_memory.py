@@ -1,6 +1,6 @@
 """What calibrating an image tower needs: peak memory with few and with many pictures, and the time it takes.
 
-    python -m bench.calibration_memory [--bundle DIR | --model ViT-L-14] [--counts 64 512] [--json FILE]
+    python -m bench.calibration_memory [BUNDLE] [--model ViT-L-14] [--counts 64 512] [--json FILE]
 
 Each count runs in a process of its own, whose peak resident memory the kernel keeps. It reads JPEG files of 640 x 480
 px through the model's preprocessing and measures the input of every product with constant weights, by histogram and
@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from bench.common import OUT, environment, random_bundle, table, write_json
+from bench.common import OUT, environment, parser_of, random_bundle, table, write_json
 from clipdeploy.bundle import Bundle
 from clipdeploy.calibration.observe import Observer, light_copy
 from clipdeploy.calibration.ranges import collect
@@ -93,11 +93,11 @@ def peak_mib() -> float:
 
 def main() -> None:
     """Run the counts and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="a bundle; without it one with random weights is made")
-    parser.add_argument("--model", default="ViT-L-14", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--counts", type=int, nargs="+", default=[64, 512])
-    parser.add_argument("--json", type=Path, default=OUT / "calibration_memory.json")
+    parser = parser_of("calibration_memory", __doc__)
+    parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model; exported to out/bench when not given")
+    parser.add_argument("--model", default="ViT-L-14", help="open_clip architecture")
+    parser.add_argument("--counts", type=int, nargs="+", default=[64, 512], help="pictures, each count in a process")
+    parser.add_argument("--json", type=Path, default=OUT / "calibration_memory.json", help="result file")
     parser.add_argument("--child", nargs=3, metavar=("COUNT", "BUNDLE", "PICTURES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +73,7 @@ def in_rounds(
     candidates: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 7,
-    calls: int = 10,
+    calls: int | Mapping[str, int] = 10,
     rest_s: float = _UNTIL_THREADS_SLEEP_S,
     warm_up_s: float = _WARM_UP_S,
     probe: Callable[[], float] | None = None,
@@ -80,8 +83,9 @@ def in_rounds(
 
     Each round lets every candidate wait until the threads of the one before have gone to sleep (they go on spinning
     for some tens of milliseconds, which takes a core from whoever is next), warms it up unmeasured, and measures
-    `calls` runs; the next round starts with another candidate. Before each turn and after the last of a round, `probe`
-    is asked how fast the machine is at that moment, and its answers go to `probes`, a list a round.
+    `calls` runs, one number for all or one for each; the next round starts with another candidate. Before each turn
+    and after the last of a round, `probe` is asked how fast the machine is at that moment, and its answers go to
+    `probes`, a list a round.
     """
     names, samples = list(candidates), {name: [] for name in candidates}  # type: ignore[var-annotated]
     gc.collect()
@@ -99,7 +103,7 @@ def in_rounds(
                 while time.perf_counter() < warm:
                     candidates[name]()
                 taken = []
-                for _ in range(calls):
+                for _ in range(calls if isinstance(calls, int) else calls[name]):
                     started = time.perf_counter()
                     candidates[name]()
                     taken.append((time.perf_counter() - started) * 1e3)
@@ -166,8 +170,10 @@ def ratio(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) ->
 
 
 def environment(threads: int) -> dict[str, Any]:
-    """The machine and the libraries."""
+    """The command, the day, the machine, and the libraries."""
     return {
+        "command": _command(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "cpu": _cpu(),
         "cpu_flags": _cpu_flags(),
         "cores": os.cpu_count(),
@@ -177,6 +183,21 @@ def environment(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": installed(_LIBRARIES),
     }
+
+
+def _command() -> str | None:
+    """What was called, without the result file and without the folders in which a file lies; None of no benchmark."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec else ""
+    if not module.startswith("bench."):
+        return None
+    given, words = iter(sys.argv[1:]), []
+    for word in given:
+        if word == "--json":
+            next(given, None)
+        elif not word.startswith("--json="):
+            words.append(Path(word).name if "/" in word else word)
+    return " ".join(["python -m", module, *words])
 
 
 def _cpu() -> str:
@@ -193,6 +214,18 @@ def _cpu_line(key: str) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The docstring as it is written, and the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def parser_of(name: str, about: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m bench.NAME`; `about` is the module's docstring, and what `--help` shows."""
+    return argparse.ArgumentParser(prog=f"python -m bench.{name}", description=about, formatter_class=_HelpFormatter)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

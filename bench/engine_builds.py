@@ -9,14 +9,13 @@ engine is; that is bench.engines, on a GPU. `--page` writes the table of docs/en
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.common import OUT, environment, random_bundle, table, write_json
+from bench.common import OUT, environment, parser_of, random_bundle, table, write_json
 from bench.typed_graphs import add_typed
 from clipdeploy.building.job import build_engines
 from clipdeploy.building.records import BuildRequest
@@ -35,10 +34,10 @@ BATCHES = Profile(1, 8, 32)
 
 def main() -> None:
     """Build, print, write; or write the page."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engine_builds", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("engine_builds", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model; exported to out/bench when not given")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "engine_builds.json", help="result (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
+    parser.add_argument("--json", type=Path, default=OUT / "engine_builds.json", help="result")
     parser.add_argument("--page", action="store_true", help="write docs/engines.md from bench/results, build nothing")
     options = parser.parse_args()
     if options.page:

@@ -10,7 +10,6 @@ run.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import OUT, environment, interleaved, table, write_json
+from bench.common import OUT, environment, interleaved, parser_of, table, write_json
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import ClipdeployError
 from clipdeploy.runtime.backends import engine_backend
@@ -35,17 +34,17 @@ GRAPH, PLAIN, DEVICE = "CUDA graph", "no graph", "on the GPU"
 
 def main() -> None:
     """Time the engines, print a table, write the record."""
-    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__.splitlines()[0])
+    parser = parser_of("engines", __doc__)
     parser.add_argument("bundle", type=Path, help="a bundle with engines for this machine")
-    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "tensorrt-rtx"])
-    parser.add_argument("--tower", default="image", choices=[tower.value for tower in Tower])
+    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "tensorrt-rtx"], help="whose engines")
+    parser.add_argument("--tower", default="image", choices=[tower.value for tower in Tower], help="which encoder")
     parser.add_argument(
         "--precision", nargs="+", default=[p.value for p in Precision], help="those without one are told"
     )
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32], help="rows of one run")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=50, help="measured calls a round (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "engines.json", help="result file (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--calls", type=int, default=50, help="measured calls a round")
+    parser.add_argument("--json", type=Path, default=OUT / "engines.json", help="result file")
     options = parser.parse_args()
 
     backend, tower = engine_backend(options.backend), Tower(options.tower)

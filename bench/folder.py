@@ -1,6 +1,6 @@
 """A folder of 1080p JPEGs to labels: the runtime beside the script that open_clip's users write, in one run.
 
-    python -m bench.folder [BUNDLE] [--model ViT-B-32] [--images FOLDER] [--count 64] [--batch 8] [--threads 2]
+    python -m bench.folder [BUNDLE] [--model ViT-B-32] [--photos FOLDER] [--count 64] [--batch 8] [--threads 2]
 
 The script is the one of open_clip's README, picture by picture; a second one does the same in batches. All have the
 same number of threads, read the same files, and take turns in each round. Weights are random, so that the labels mean
@@ -9,7 +9,6 @@ nothing, but float32 must give the script's own. `--count 16 --rounds 3` takes a
 
 from __future__ import annotations
 
-import argparse
 import gc
 import statistics
 import tempfile
@@ -32,6 +31,7 @@ from bench.common import (
     environment,
     full_hd_jpeg,
     interleaved,
+    parser_of,
     ratio,
     table,
     timing,
@@ -68,20 +68,20 @@ Label = Callable[[Sequence[Path]], list[str]]
 
 def main() -> None:
     """Run the comparison, print it, write it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.folder", description=str(__doc__).splitlines()[0])
+    parser = parser_of("folder", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model with int8 graphs for both targets")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--images", type=Path, help="folder of photographs to make the JPEGs of; drawn when not given")
-    parser.add_argument("--count", type=int, default=64, help="pictures in the folder (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="pictures in one run (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "folder.json", help="result file (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
+    parser.add_argument("--photos", type=Path, help="folder of photographs to make the JPEGs of; drawn when not given")
+    parser.add_argument("--count", type=int, default=64, help="pictures in the folder")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in one run")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--json", type=Path, default=OUT / "folder.json", help="result file")
     options = parser.parse_args()
 
     bundle = typed_bundle(options.model, (INT8_CPU, INT8_QDQ), options.bundle)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
-        files = make_folder(Path(folder), options.count, options.images)
+        files = make_folder(Path(folder), options.count, options.photos)
         script = Script(options.model, options.threads)
         clips, absent = open_clips(bundle, options.threads, options.batch, opened)
         candidates: dict[str, Label] = {
@@ -98,7 +98,7 @@ def main() -> None:
         "environment": environment(options.threads),
         "model": options.model,
         "pictures": {
-            "source": "photographs" if options.images else "drawn",
+            "source": "photographs" if options.photos else "drawn",
             "count": len(files),
             "width": 1920,
             "height": 1080,

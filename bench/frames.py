@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import OUT, environment, in_rounds, random_bundle, ratio, table, timing, write_json
+from bench.common import OUT, environment, in_rounds, parser_of, random_bundle, ratio, table, timing, write_json
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import ClipdeployError
 from clipdeploy.frames.graph import frame_graph
@@ -40,14 +40,14 @@ _SAME = 1e-4
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; otherwise one is exported")
-    parser.add_argument("--model", default="ViT-B-32", help="what to export")
+    parser = parser_of("frames", __doc__)
+    parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model; exported to out/bench when not given")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
     parser.add_argument("--frame", dest="frames", action="append", help="such as 1920x1080:bgr; repeatable")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--calls", type=int, default=10)
-    parser.add_argument("--json", type=Path, default=OUT / "frames.json")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each engine")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--calls", type=int, default=10, help="measured calls a round")
+    parser.add_argument("--json", type=Path, default=OUT / "frames.json", help="result file")
     options = parser.parse_args()
     bundle = Bundle.open(random_bundle(options.model, options.bundle), check_hashes=False)
     frames = [FrameSpec.parse(frame) for frame in options.frames or FRAMES]

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.common import OUT, environment, in_rounds, table, timing, write_json
-from bench.gpu_ceiling import SQUARE, large_product, products_alone, products_of
+from bench.bare import NotHereError, Pixels
+from bench.common import OUT, environment, in_rounds, parser_of, table, timing, write_json
 from bench.gpu_peers import OURS, Peer, TorchPeers, build, graph_of, onnxruntime_cuda, ours
-from bench.peers import NotHereError, Pixels
+from bench.products import SQUARE, large_product, products_alone, products_of
 from bench.runtime import drawn
 from bench.typed_bundle import FP16, INT8_QDQ, typed_bundle
 from clipdeploy.demo import model_path
@@ -40,15 +40,15 @@ _LIBRARIES = ("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "cuda-python", "cud
 
 def main() -> None:
     """Build, time, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("gpu", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model with fp16, int8 and fp8 graphs")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
     parser.add_argument("--batch", nargs="+", type=int, default=list(BATCHES), help="rows of one run")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=20, help="measured calls a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--calls", type=int, default=20, help="measured calls a round")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
     parser.add_argument("--dry-run", action="store_true", help="a tiny model on the processor: whether all of it works")
-    parser.add_argument("--json", type=Path, default=OUT / "gpu.json", help="result file (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=OUT / "gpu.json", help="result file")
     options = parser.parse_args()
     if options.dry_run:
         options.model, options.batch, options.rounds, options.calls = f"local-dir:{model_path('vit')}", [1, 2], 1, 1

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import clipdeploy
+from bench.bare import Embed, NotHereError, Pixels
 from bench.common import checkpoint_of
-from bench.peers import Embed, NotHereError, Pixels
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import ClipdeployError
 from clipdeploy.runtime.clip import Clip

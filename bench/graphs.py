@@ -8,7 +8,6 @@ machine. Weights are random, with noise on biases and norms, so that no tool can
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.common import OUT, environment, table, write_json
+from bench.common import OUT, environment, parser_of, table, write_json
 from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.graph.checks import embeddings, latencies_ms
 from clipdeploy.export.graph.trace import trace_tower
@@ -127,12 +126,12 @@ def add_noise(model: nn.Module) -> None:
 
 def main() -> None:
     """Run the comparison and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of("graphs", __doc__)
     parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
-    parser.add_argument("--opset", type=int, default=19)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--opset", type=int, default=19, help="ONNX operator set of the graphs")
+    parser.add_argument("--threads", type=int, default=2, help="threads of one run")
     parser.add_argument("--rounds", type=int, default=12, help="turns of three timed runs of each graph")
-    parser.add_argument("--json", type=Path, default=OUT / "graphs.json", help="result file (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=OUT / "graphs.json", help="result file")
     arguments = parser.parse_args()
     checkpoint = load_checkpoint(CheckpointRequest(arguments.model, random_weights=True))
     add_noise(checkpoint.model)

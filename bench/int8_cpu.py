@@ -8,7 +8,6 @@ trained one (docs/precision.md has those). Ranges come from 32 seeded pictures o
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import clipdeploy
-from bench.common import OUT, Timing, environment, interleaved, random_bundle, table, write_json
+from bench.common import OUT, Timing, environment, interleaved, parser_of, random_bundle, table, write_json
 from clipdeploy.calibration.cpu import CpuResult, pixel_range, place_cpu, quantise_cpu, ranges_needed
 from clipdeploy.calibration.layers import find_layers
 from clipdeploy.calibration.ranges import collect
@@ -36,13 +35,13 @@ PYTORCH, FP32, INT8 = "PyTorch eager fp32", "clipdeploy fp32", "clipdeploy int8,
 
 def main() -> None:
     """Run the comparison, print it, write it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.int8_cpu", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("int8_cpu", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model; exported to out/bench when not given")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each engine (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=6, help="measured calls a round (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "int8_cpu.json", help="result file (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each engine")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--calls", type=int, default=6, help="measured calls a round")
+    parser.add_argument("--json", type=Path, default=OUT / "int8_cpu.json", help="result file")
     options = parser.parse_args()
 
     bundle = random_bundle(options.model, options.bundle)

@@ -1,6 +1,6 @@
 """Latency of the image encoder, and of the whole way from a 1080p JPEG to a label.
 
-    python -m bench.latency [BUNDLE] [--model ViT-B-32] [--images FOLDER] [--threads 2]
+    python -m bench.latency [BUNDLE] [--model ViT-B-32] [--photos FOLDER] [--threads 2]
 
 Beside each other in one run: PyTorch eager in float32 (open_clip), a bare ONNX Runtime session on the bundle's
 graph, and clipdeploy. All have the same number of threads. Weights are random, which changes no time.
@@ -8,7 +8,6 @@ graph, and clipdeploy. All have the same number of threads. Weights are random, 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,13 +18,26 @@ import numpy as np
 from PIL import Image
 
 import clipdeploy
-from bench.common import OUT, Timing, environment, full_hd_jpeg, interleaved, random_bundle, table, write_json
+from bench.ceiling import pytorch_product
+from bench.common import (
+    OUT,
+    Timing,
+    environment,
+    full_hd_jpeg,
+    interleaved,
+    parser_of,
+    random_bundle,
+    table,
+    write_json,
+)
+from bench.products import products_of
 from clipdeploy.runtime.image import open_image
 from clipdeploy.runtime.labels import DEFAULT_TEMPLATE, fill_templates
 from clipdeploy.runtime.scores import probabilities, rank
 from clipdeploy.spec import Tower
 
 BATCHES = (1, 8)
+_SIDE = 2048
 LABELS = ["dog", "cat", "bird", "car", "bicycle", "person", "tree", "house", "boat", "plane"]
 PYTORCH, BARE, OURS = "PyTorch eager", "ONNX Runtime, bare", "clipdeploy"
 STAGES = (
@@ -40,18 +52,18 @@ STAGES = (
 
 def main() -> None:
     """Run the comparison, print it, write it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("latency", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model; exported to out/bench when not given")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--images", type=Path, help="folder of photographs; the first one becomes the 1080p JPEG")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each engine (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=10, help="measured calls a round (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "latency.json", help="result file (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
+    parser.add_argument("--photos", type=Path, help="folder of photographs; the first one becomes the 1080p JPEG")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each engine")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--calls", type=int, default=10, help="measured calls a round")
+    parser.add_argument("--json", type=Path, default=OUT / "latency.json", help="result file")
     options = parser.parse_args()
 
     bundle = random_bundle(options.model, options.bundle)
-    photo = next(iter(sorted(options.images.rglob("*.jpg"))), None) if options.images else None
+    photo = next(iter(sorted(options.photos.rglob("*.jpg"))), None) if options.photos else None
     peers = Peers(bundle, options.model, options.threads)
     timing = {"rounds": options.rounds, "calls": options.calls}
     encode = {batch: interleaved(peers.encoders(batch), **timing) for batch in BATCHES}
@@ -95,9 +107,9 @@ class Peers:
         from clipdeploy.request import CheckpointRequest
 
         torch.set_num_threads(threads)
-        self.torch = torch
+        self.torch, self.threads = torch, threads
         self.checkpoint = load_checkpoint(CheckpointRequest(model, random_weights=True))
-        self.clip = clipdeploy.load(bundle, threads=threads, check_hashes=False)
+        self.clip = clipdeploy.load(bundle, backend="onnxruntime", threads=threads, check_hashes=False)
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = threads
         graph = self.clip.bundle.graph(Tower.IMAGE)
@@ -106,21 +118,13 @@ class Peers:
 
     def ceiling(self) -> dict[str, float]:
         """What the matrix products of one picture amount to, and how fast this machine does nothing but such."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        torch, pixels = self.torch, self.clip.spec.pixels
-        torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into the fused attention
-        try:
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                self.checkpoint.model.encode_image(torch.zeros(1, 3, pixels.height, pixels.width))  # type: ignore[operator]
-        finally:
-            torch.backends.mha.set_fastpath_enabled(True)
-        side = 2048
-        left, right = torch.randn(side, side), torch.randn(side, side)
-        product = interleaved({"product": lambda: left @ right}, rounds=5, calls=5)["product"]
+        pixels = self.clip.spec.pixels
+        products = products_of(self.checkpoint.model, (1, 3, pixels.height, pixels.width))
+        alone = {"product": pytorch_product("float32", _SIDE, self.threads)}
+        taken = interleaved(alone, rounds=5, calls=5)["product"]
         return {
-            "gflop_per_picture": counter.get_total_flops() / 1e9,
-            "gflop_per_second": 2 * side**3 / product.median_ms / 1e6,
+            "gflop_per_picture": sum(one.flop for one in products) / 1e9,
+            "gflop_per_second": 2 * _SIDE**3 / taken.median_ms / 1e6,
         }
 
     def encoders(self, batch: int) -> dict[str, Callable[[], object]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import model_engines
-from bench.common import environment, write_json
+from bench.common import environment, parser_of, write_json
 from bench.model_checkpoints import FAMILIES, Family, weight_file_bytes
 from clipdeploy.bundle import write_text
 
@@ -224,7 +224,7 @@ def merge(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any
 
 def main() -> None:
     """Measure, one row after the other; or one of the steps of a row."""
-    parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("models", __doc__)
     names = [family.name for family in FAMILIES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"rows to measure: {', '.join(names)}")
     parser.add_argument("--missing", action="store_true", help="measure the rows that the results lack")

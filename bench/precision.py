@@ -8,7 +8,6 @@ the pairs that it never saw. Graphs for TensorRT, and BF16, are computed with th
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import clipdeploy
-from bench.common import OUT, environment, interleaved, table, write_json
+from bench.common import OUT, environment, interleaved, parser_of, table, write_json
 from clipdeploy.bundle import Bundle
 from clipdeploy.calibration.accuracy import compare
 from clipdeploy.calibration.half import emulated
@@ -153,10 +152,12 @@ def precision_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def main() -> None:
     """Measure both demo models and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--threads", type=int, default=2, help="threads of one run (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=OUT / "precision.json")
+    parser = parser_of("precision", __doc__)
+    parser.add_argument(
+        "--only", dest="models", nargs="+", choices=list(MODELS), default=list(MODELS), help="which demo models"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of one run")
+    parser.add_argument("--json", type=Path, default=OUT / "precision.json", help="result file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -10,7 +10,6 @@ some three minutes on two cores.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from typing import Any
 import numpy as np
 
 import clipdeploy
-from bench.common import OUT, at_full_speed, environment, in_rounds, ratio, timing, write_json
-from bench.peers import Embed, NotHereError, Pixels, PyTorch, onnxruntime_bare, openvino_bare
-from bench.runtime_page import EAGER, report
+from bench.bare import Embed, NotHereError, Pixels, PyTorch, onnxruntime_bare, openvino_bare
+from bench.common import OUT, at_full_speed, environment, in_rounds, parser_of, ratio, timing, write_json
+from bench.pages.runtime import EAGER, report
 from bench.typed_bundle import INT8_CPU, INT8_QDQ, clouds, typed_bundle
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import ClipdeployError
@@ -130,15 +129,15 @@ class Bench:
 
 def main() -> None:
     """Run the comparison, print it, write it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.runtime", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("runtime", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="bundle of --model with int8 graphs for both targets")
-    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each engine (default: %(default)s)")
+    parser.add_argument("--model", default="ViT-B-32", help="open_clip architecture")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each engine")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32], help="rows of one run")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
     parser.add_argument("--calls", type=int, default=8, help="measured calls a round at batch 1, fewer for more rows")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
-    parser.add_argument("--json", type=Path, default=OUT / "runtime.json", help="result file (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=OUT / "runtime.json", help="result file")
     options = parser.parse_args()
 
     bundle = typed_bundle(options.model, (INT8_CPU, INT8_QDQ), options.bundle)

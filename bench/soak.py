@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 import clipdeploy
-from bench.common import OUT, environment, table, write_json
+from bench.common import OUT, environment, parser_of, table, write_json
 from bench.typed_bundle import INT8_CPU, INT8_QDQ, clouds, typed_bundle
 from clipdeploy.demo import class_names, model_path
 from clipdeploy.errors import ClipdeployError
@@ -227,14 +227,14 @@ def soak_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Soak each in its own process, print a table, write the record."""
-    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = parser_of("soak", __doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="a bundle with int8 graphs; the demo's when not given")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of many threads (default: %(default)s)")
-    parser.add_argument("--calls", type=int, default=10_000, help="whose memory is watched (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=24, help="that share the object (default: %(default)s)")
-    parser.add_argument("--reloads", type=int, default=40, help="openings and closings (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of many threads")
+    parser.add_argument("--calls", type=int, default=10_000, help="whose memory is watched")
+    parser.add_argument("--threads", type=int, default=24, help="that share the object")
+    parser.add_argument("--reloads", type=int, default=40, help="openings and closings")
     parser.add_argument("--only", nargs="+", metavar="BACKEND:PRECISION", help="such as openvino:int8")
-    parser.add_argument("--json", type=Path, default=OUT / "soak.json", help="result file (default: %(default)s)")
+    parser.add_argument("--json", type=Path, default=OUT / "soak.json", help="result file")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # a process of its own: this one, and its row as JSON
     options = parser.parse_args()
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import clipdeploy
-from bench.common import OUT, environment, table, write_json
+from bench.common import OUT, environment, parser_of, table, write_json
 from bench.stream_judge import NONE, SHOWN, TOLERANCE_S, Seen, Segment, Told, Verdict, interrupted, judge, segments
 from clipdeploy.demo.captions import class_name
 from clipdeploy.demo.video import video
@@ -262,16 +262,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run it, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--videos", type=int, default=20)
-    parser.add_argument("--rtsp-videos", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=3000)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--negatives", type=int, default=420, help="films that they are taken from")
-    parser.add_argument("--backend", default="auto")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--json", type=Path, default=OUT / "stream_events.json")
+    parser = parser_of("stream_events", __doc__)
+    parser.add_argument("bundle", type=Path, help="of a demo model")
+    parser.add_argument("--videos", type=int, default=20, help="films from frames and from files")
+    parser.add_argument("--rtsp-videos", type=int, default=3, help="films over RTSP")
+    parser.add_argument("--seed", type=int, default=3000, help="of the films")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of one film")
+    parser.add_argument("--negatives", type=int, default=420, help="films that thresholds are taken from")
+    parser.add_argument("--backend", default="auto", help="that runs the model")
+    parser.add_argument("--precision", default="fp32", help="that it runs in")
+    parser.add_argument("--json", type=Path, default=OUT / "stream_events.json", help="result file")
     arguments = parser.parse_args(argv)
     result = run(arguments)
     rows = [

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import clipdeploy
-from bench.common import OUT, environment, random_bundle, table, write_json
+from bench.common import OUT, environment, parser_of, random_bundle, table, write_json
 from bench.soak import resident_bytes
 from clipdeploy.demo import DEFAULT_MODEL, class_names, model_path, video
 from clipdeploy.errors import SourceError
@@ -299,18 +299,18 @@ def _copies(frames: NDArray[np.uint8], a_second: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", nargs="?", type=Path)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--cameras", type=int, default=4)
-    parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--backend", default="onnxruntime")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--no-gate", action="store_true")
-    parser.add_argument("--faults", action="store_true")
-    parser.add_argument("--overhead", action="store_true")
-    parser.add_argument("--json", type=Path, default=OUT / "stream_soak.json")
+    parser = parser_of("stream_soak", __doc__)
+    parser.add_argument("bundle", nargs="?", type=Path, help="a bundle; clipdeploy-demo-rn, exported, when not given")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of the whole run")
+    parser.add_argument("--cameras", type=int, default=4, help="that share the model")
+    parser.add_argument("--fps", type=float, default=30.0, help="frames a second of each camera")
+    parser.add_argument("--size", default="640x480", help="of frames, in px")
+    parser.add_argument("--backend", default="onnxruntime", help="that runs the model")
+    parser.add_argument("--threads", type=int, help="threads of the engine; its own choice when not given")
+    parser.add_argument("--no-gate", action="store_true", help="ask the model for every frame")
+    parser.add_argument("--faults", action="store_true", help="kill cameras, stall the app, fill the disk")
+    parser.add_argument("--overhead", action="store_true", help="the stream alone, no model")
+    parser.add_argument("--json", type=Path, default=OUT / "stream_soak.json", help="result file")
     options = parser.parse_args()
     if options.overhead:
         found = overhead(options)

@@ -43,7 +43,7 @@ def test_the_products_of_an_encoder_are_those_that_it_does() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from bench.common import checkpoint_of
-    from bench.gpu_ceiling import products_alone, products_of
+    from bench.products import products_alone, products_of
     from clipdeploy.demo import model_path
     from clipdeploy.export.load import load_checkpoint
 
@@ -96,7 +96,7 @@ def test_in_rounds_probes_before_each_turn_and_after_the_last() -> None:
 
 
 def test_the_verdict_says_what_was_missed() -> None:
-    from bench.runtime_page import EAGER, best_of_ours, verdicts
+    from bench.pages.runtime import EAGER, best_of_ours, verdicts
 
     ours = "clipdeploy, onnxruntime fp32"
     row = {

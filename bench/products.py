@@ -1,4 +1,4 @@
-"""What the matrix products of an encoder take by themselves on this machine: no runtime can be much faster."""
+"""The matrix products of an encoder by themselves: what they amount to and what they take, the least for anybody."""
 
 from __future__ import annotations
 

@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bench.common import table
+from bench.pages.section import Results, Section, block
 
-_EVENTS = """## Events of a stream
-
-`python -m bench.stream_events`: films of the demo world with ground truth, {fps} frames a second. One object after
-the other comes and goes while the light changes; {labels} of 96 classes are labels, the others are given as `others`,
-and half of the objects are of those. Thresholds come from frames of {negative_films} other films, of which
-{false_alarms:.1%} may pass. `rivals` is {rivals:g}, as one object comes at a time; all else is by default. A segment,
-in which the same label or none is in view, is right when every answer in it is, but for {tolerance_s} s at its ends.
-`due` are the changes in view, each of which asks for one event; `extra` are events that answer to none: false alarms
-and flicker. Over RTSP the network is cut for {cut_s:g} s in the middle of each film, which is played twice."""
+_EVENTS = """`python -m bench.stream_events`: films of the demo world with ground truth, {fps} frames a second. One
+object after the other comes and goes while the light changes; {labels} of 96 classes are labels, the others are given
+as `others`, and half of the objects are of those. Thresholds come from frames of {negative_films} other films, of
+which {false_alarms:.1%} may pass. `rivals` is {rivals:g}, as one object comes at a time; all else is by default. A
+segment, in which the same label or none is in view, is right when every answer in it is, but for {tolerance_s} s at
+its ends. `due` are the changes in view, each of which asks for one event; `extra` are events that answer to none:
+false alarms and flicker. Over RTSP the network is cut for {cut_s:g} s in the middle of each film, which is played
+twice."""
 
 _WAYS = {"frames": "raw frames", "h264": "H.264 file", "rtsp": "RTSP, cut and restored"}
 
-_SOAK = """## A stream for a long time
-
-`python -m bench.stream_soak`: {cameras} cameras of {size} at {fps:g} frames a second on {model}, {minutes:.0f} minutes,
-in {backend} with {threads}. Resident memory after the first fifth: slope is of the least-squares line, growth the
-median of the last tenth over that of the first."""
+_SOAK = """`python -m bench.stream_soak`: {cameras} cameras of {size} at {fps:g} frames a second on {model},
+{minutes:.0f} minutes, in {backend} with {threads}. Resident memory after the first fifth: slope is of the
+least-squares line, growth the median of the last tenth over that of the first."""
 
 
-def stream_parts(results: Path, *, machine: Callable[[dict[str, Any]], str], block: Callable[[str], str]) -> list[str]:
-    """The sections, from those records that are in `results`."""
-    parts = []
-    films = [json.loads(path.read_text("utf-8")) for path in sorted(results.glob("stream_events_*.json"))]
+def stream_sections(results: Results) -> list[Section]:
+    """Those of the records that are there."""
+    sections = []
+    names = sorted(path.stem for path in results.folder.glob("stream_events_*.json"))
+    films = [film for film in map(results.get, names) if film is not None]
     if films:
-        parts += [_EVENTS.format(**films[0]["settings"]), machine(films[0]), block(events_table(films))]
-    path = results / "stream_soak.json"
-    if path.is_file():
-        record = json.loads(path.read_text("utf-8"))
+        about = _EVENTS.format(**films[0]["settings"])
+        parts = (about, results.measured(films[0]), block(events_table(films)))
+        sections.append(Section("Events of a stream", parts))
+    record = results.get("stream_soak")
+    if record is not None:
         threads = record["environment"]["threads"]
-        head = _SOAK.format(
+        about = _SOAK.format(
             **{key: record[key] for key in ("size", "fps", "model", "backend")},
             cameras=len(record["cameras"]),
             minutes=record["seconds"] / 60,
             threads=f"{threads} thread{'s' if threads > 1 else ''}",
         )
-        parts += [head, machine(record), block(soak_text(record))]
-    return parts
+        sections.append(
+            Section("A stream for a long time", (about, results.measured(record), block(soak_text(record))))
+        )
+    return sections
 
 
 def events_table(films: list[dict[str, Any]]) -> str:
