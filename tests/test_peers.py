@@ -120,6 +120,9 @@ def _stubs(folder: Path, modes: tuple[Mode, ...], name: str = "stub", **more: An
 WORK = Work([f"{i}.jpg" for i in range(6)], texts_of(12), batch=2, text_batch=3, singles=2, rounds=2)
 
 
+FAST = Mode("fast", {"ms": 1}, computes="int8")
+
+
 def test_a_whole_run_with_peers_that_are_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.peers.turns.REST_S", 0.0)
     monkeypatch.setattr("bench.peers.starts.REST_S", 0.0)

@@ -1,9 +1,9 @@
 """clipdeploy beside its peers, in one interleaved run.
 
-    python -m bench.peers [--only NAME ...] [--count 32] [--rounds 5] [--threads 2] [--photos FOLDER] [--again]
+    python -m bench.peers [--only NAME ...] [--count 32] [--rounds 4] [--threads 2] [--photos FOLDER] [--again]
 
 Makes an environment for each peer and the checkpoint in each one's format at the first run, some ten minutes and 8 GB,
-and keeps them in out/peers; then some twelve minutes on two cores.
+and keeps them in out/peers; then some fourteen minutes on two cores; `--again` twice that.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"some of: {names}")
     parser.add_argument("--count", type=int, default=32, help="JPEGs of 1920x1080 (default: %(default)s)")
     parser.add_argument("--texts", type=int, default=1000, help="texts, shared among the rounds (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of every peer (default: %(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="fresh processes of each peer (default: %(default)s)")
     parser.add_argument("--photos", type=Path, help="folder of photographs to make the JPEGs of; drawn when not given")

@@ -19,7 +19,8 @@ _HEAD = """## Beside the peers
 on one {model} with seeded random weights, written in each one's own format. {pictures} JPEGs of 1920x1080
 ({jpeg_kb:.0f} kB) to embeddings, {batch} at a time; one JPEG by itself; {texts:,} short texts; import and first
 answer in a fresh process; memory of that process; bytes that pip installs. All have {threads} threads and take turns in
-{rounds} rounds, each after a rest, those in float32 first and then those in fewer bits{again}. Slow ones are asked for fewer pictures a turn. How each is used stands in
+{rounds} rounds,
+each after a rest, those in float32 first and then those in fewer bits{again}. Slow ones are asked for fewer pictures a turn. How each is used stands in
 `bench/peers/hosts`, one short script each."""
 
 _GATES = """The gates are cosines to open_clip in float32, file to embedding, on the same files: `float32` passes with

@@ -14,7 +14,7 @@ from clipdeploy.errors import BackendError
 
 REST_S = 0.25
 """Until the threads of whoever was before have gone to sleep."""
-_LONGEST_TURN_S = 3.0
+_LONGEST_TURN_S = 2.0
 _FEWEST = 2
 
 
