@@ -15,18 +15,20 @@ _WIDTH = 120
 
 _HEAD = """## Beside the peers
 
-`{command}`: every package that installs here and embeds with CLIP, each in an environment and a process of its own,
-on one {model} with seeded random weights, written in each one's own format. {pictures} JPEGs of 1920x1080
-({jpeg_kb:.0f} kB) to embeddings, {batch} at a time; one JPEG by itself; {texts:,} short texts; import and first
-answer in a fresh process; memory of that process; bytes that pip installs. All have {threads} threads and take turns in
-{rounds} rounds,
-each after a rest, those in float32 first and then those in fewer bits{again}. Slow ones are asked for fewer pictures a turn. How each is used stands in
-`bench/peers/hosts`, one short script each."""
+`{command}`: every package that installs here and embeds with CLIP, each in an environment and a process of its own, on
+one {model} with seeded random weights, written in each one's own format. {pictures} JPEGs of 1920x1080 ({jpeg_kb:.0f}
+kB) to embeddings, {batch} at a time; one JPEG by itself; {texts:,} short texts; import and first answer in a fresh
+process; memory of that process; bytes that pip installs. All have {threads} threads and take turns in {rounds} rounds,
+each after a rest, those in float32 first and then those in fewer bits{again}. Slow ones are asked for fewer pictures
+and texts a turn. How each is used stands in `bench/peers/hosts`, one short script each."""
 
 _GATES = """The gates are cosines to open_clip in float32, file to embedding, on the same files: `float32` passes with
 0.9999 at least, `few bits` with a mean of 0.99 and 0.98 at least. Who passes neither is listed and wins nothing.
 `of ceiling`: the encoder's {gflop} GFLOP in the time of a picture of the folder, as a share of what this machine does
 in one large product at that precision, right before: {ceiling}. That time holds reading the picture too."""
+
+_INSTALLED = """What is installed, in bytes of files as pip unpacks them, without pip itself and before Python compiles
+any. PyTorch is the one of PyPI, which brings CUDA's libraries; PyTorch's own index has a smaller one for processors:"""
 
 
 def peers_parts(record: dict[str, Any]) -> list[str]:
@@ -43,7 +45,7 @@ def peers_parts(record: dict[str, Any]) -> list[str]:
     better = verdicts.where_peers_are_better(rows, record)
     parts += ["Where a peer is better:", _points(better)] if better else []
     parts += ["How much the figures move:", _points(_movement(record))]
-    parts += ["What is installed:", block(installed_table(record))]
+    parts += [_wrapped(_INSTALLED), block(installed_table(record))]
     absent = [f"{one['name']}: {one['why']}." for one in [*_absent(record), *record["not_taken"]]]
     return [*parts, "Who takes no part, and why:", _points(absent)]
 
