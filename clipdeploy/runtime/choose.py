@@ -93,12 +93,13 @@ def choose_graphs(
     *,
     target: Target | None = None,
     stand_ins: StandIns | None = None,
+    freely: bool = False,
 ) -> dict[Tower, GraphChoice]:
     """The graph of every encoder in the bundle.
 
     An encoder that has no graph in `precision` runs in fp32, as text encoders do that nobody quantised; one of them at
-    least must have it. A graph with 8 bits is taken for its target only. An engine that rounds to bf16 by itself takes
-    the fp32 graphs for it.
+    least must have it. Beside 8 bits that were chosen freely, it runs in bf16 where engine and processor have it. A
+    graph with 8 bits is taken for its target only. An engine that rounds to bf16 by itself takes the fp32 graphs for it.
 
     Args:
         bundle: opened.
@@ -106,6 +107,7 @@ def choose_graphs(
         backend: which will run them.
         target: whose 8-bit graphs to take; None takes those made for the engine.
         stand_ins: graphs to load instead.
+        freely: whether the precision was left to us, so that an encoder without it need not be exact.
 
     Raises:
         InputError: no encoder has the precision; one has it for another target only, or for one that the engine does
@@ -128,13 +130,15 @@ def choose_graphs(
         raise BackendError(takes.refused[precision], fix=_way_out(bundle, precision, backend))
     if rounds:
         _require_bf16(backend)
+    rest = Precision.BF16 if freely and precision.quantised and _rounds_here(backend) else Precision.FP32
     chosen = {}
     for tower in towers:
         own = stored if tower in having or not having else Precision.FP32
         name = bundle.graph_name(tower, own, wanted if own is precision else None)
         made_for, note, as_written = bundle.manifest.files[name].target, "", False
+        computed = precision if own is stored else rest
         if own is not stored:
-            note = f"{own.value}, since there is no {precision.value} graph"
+            note = f"{computed.value}, since there is no {precision.value} graph"
         elif tower in instead.graphs:
             note = instead.reason
         elif made_for == "tensorrt" and takes.target == "cpu":
@@ -143,7 +147,6 @@ def choose_graphs(
         elif own is Precision.FP16:
             note = takes.fp16
         path = instead.graphs.get(tower, bundle.path(name))
-        computed = precision if own is stored else own
         chosen[tower] = GraphChoice(name, path, computed, made_for, note, as_written)
     return chosen
 
@@ -183,6 +186,17 @@ def _require_bf16(backend: BackendChoice) -> None:
     from clipdeploy.runtime.ov.product import require_device, settings
 
     settings(require_device(backend.device), Precision.BF16, None)
+
+
+def _rounds_here(backend: BackendChoice) -> bool:
+    """Whether an engine rounds to bf16 by itself, on a device that computes in it."""
+    if not rounds_by_itself(backend.name, Precision.BF16):
+        return False
+    try:
+        _require_bf16(backend)
+    except BackendError:
+        return False
+    return True
 
 
 def _way_out(bundle: Bundle, precision: Precision, backend: BackendChoice) -> str:

@@ -83,6 +83,7 @@ def settle(
     *,
     target: Target | None = None,
     stand_ins: StandIns | None = None,
+    freely: bool = False,
 ) -> Chosen:
     """What runs a bundle in one precision on one engine; loads neither graphs nor built engines.
 
@@ -92,6 +93,7 @@ def settle(
         backend: which runs it.
         target: whose 8-bit graphs to take; None takes those made for the engine.
         stand_ins: graphs to load in place of the bundle's.
+        freely: whether the precision was left to us; see `choose_graphs`.
 
     Raises:
         InputError: the bundle lacks the precision, or has it for another target only.
@@ -99,7 +101,7 @@ def settle(
         EngineError: no encoder has a built engine that fits this machine.
     """
     check_target(target)
-    graphs = choose_graphs(bundle, precision, backend, target=target, stand_ins=stand_ins)
+    graphs = choose_graphs(bundle, precision, backend, target=target, stand_ins=stand_ins, freely=freely)
     engines = _engines(bundle, backend, graphs)
     if engines is not None:
         backend = BackendChoice(backend.name, f"{backend.reason}: {engines.reason}")

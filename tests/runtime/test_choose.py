@@ -47,6 +47,32 @@ def test_an_encoder_that_lacks_the_precision_runs_in_fp32_and_that_is_told(tmp_p
         assert clip.backend.reason.endswith("text encoder: fp32, since there is no fp16 graph")
 
 
+def test_beside_8_bits_that_were_chosen_freely_the_rest_is_rounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_with(tmp_path / "b", (Tower.IMAGE, Precision.INT8, "tensorrt"), (Tower.IMAGE, Precision.FP16, None))
+
+    def text(backend: str, precision: Precision = Precision.INT8, *, freely: bool = True) -> Precision:
+        return choose_graphs(bundle, precision, BackendChoice(backend, ""), freely=freely)[Tower.TEXT].precision
+
+    free = choose_graphs(bundle, Precision.INT8, BackendChoice("openvino", ""), freely=True)
+    assert {tower: graph.precision for tower, graph in free.items()} == {
+        Tower.IMAGE: Precision.INT8,
+        Tower.TEXT: Precision.BF16,
+    }
+    assert free[Tower.TEXT].name == "textual.onnx"
+    assert free[Tower.TEXT].note == "bf16, since there is no int8 graph"
+    assert text("openvino", freely=False) is Precision.FP32
+    assert text("openvino", Precision.FP16) is Precision.FP32
+    assert text("tensorrt") is Precision.FP32
+
+    def has_none(backend: BackendChoice) -> None:
+        raise BackendError("this processor does not compute in bf16")
+
+    monkeypatch.setattr("clipdeploy.runtime.choose._require_bf16", has_none)
+    assert text("openvino") is Precision.FP32
+
+
 def test_the_engines_own_graph_is_taken(tmp_path: Path) -> None:
     int8 = [(Tower.IMAGE, Precision.INT8, target) for target in ("tensorrt", "cpu")]
     bundle = bundle_with(tmp_path / "b", *int8)  # type: ignore[arg-type]

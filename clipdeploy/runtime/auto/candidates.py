@@ -37,7 +37,14 @@ class Asked:
     def settle(self, bundle: Bundle, pair: Pair, reason: str) -> Chosen:
         """What runs a bundle with this backend in this precision; raises what `load` raises."""
         name, precision = pair
-        return settle(bundle, precision, BackendChoice(name, reason), target=self.target, stand_ins=self.stand_ins)
+        return settle(
+            bundle,
+            precision,
+            BackendChoice(name, reason),
+            target=self.target,
+            stand_ins=self.stand_ins,
+            freely=self.precision is None,
+        )
 
 
 @dataclass

@@ -28,7 +28,7 @@ from clipdeploy.runtime.selftest.golden import has_samples
 from clipdeploy.runtime.session import Session
 from clipdeploy.spec import Precision, Target, Tower
 
-KIND = "auto 1"
+KIND = "auto 2"
 _LOCK = "auto.lock"
 _WAIT_S, _POLL_S = 120.0, 0.1
 """How long to wait for another process that measures: two at once would measure each other."""
