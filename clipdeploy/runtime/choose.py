@@ -99,7 +99,7 @@ def choose_graphs(
 
     An encoder that has no graph in `precision` runs in fp32, as text encoders do that nobody quantised; one of them at
     least must have it. Beside 8 bits that were chosen freely, it runs in bf16 where engine and processor have it. A
-    graph with 8 bits is taken for its target only. An engine that rounds to bf16 by itself takes the fp32 graphs for it.
+    graph with 8 bits is taken for its target only. An engine that rounds to bf16 by itself takes fp32 graphs for it.
 
     Args:
         bundle: opened.
