@@ -1,7 +1,8 @@
-"""clipdeploy, as its README shows it."""
+"""clipdeploy, as its README and docs/runtime.md show it: loaded for what a run usually holds, a folder or a picture."""
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,21 @@ class Clipdeploy:
         self.load, self.checkpoint, self.threads = clipdeploy.load, checkpoint, threads
 
     def mode(self, backend: str, precision: str) -> Any:
-        return Mode(self.load(self.checkpoint, backend=backend, precision=precision, threads=self.threads))
+        return Mode(partial(self.load, self.checkpoint, backend=backend, precision=precision, threads=self.threads))
 
 
 class Mode:
-    def __init__(self, clip: Any) -> None:
-        self.clip = clip
+    def __init__(self, load: Any) -> None:
+        self.clip_for = lru_cache(lambda batch: load(usual_batch=batch))
 
     def files(self, paths: list[str], batch: int) -> Any:
-        return self.clip.encode_image(paths, batch_size=batch)
+        return self.clip_for(batch).encode_image(paths, batch_size=batch)
 
     def file(self, path: str) -> Any:
-        return self.clip.encode_image(path)
+        return self.clip_for(1).encode_image(path)
 
     def texts(self, texts: list[str], batch: int) -> Any:
-        return self.clip.encode_text(texts, batch_size=batch)
+        return self.clip_for(batch).encode_text(texts, batch_size=batch)
 
 
 if __name__ == "__main__":
