@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,18 +38,6 @@ class PyTorch:
         """(N, 3, H, W) -> (N, D) in float32."""
         with self.torch.inference_mode():
             return self._encode(self.torch.from_numpy(pixels)).numpy()  # type: ignore[no-any-return]
-
-    def probe(self) -> float:
-        """How fast the machine is at this moment: ms of bfloat16 products of matrices that stay in the cache."""
-        torch = self.torch
-        matrix = torch.ones(512, 512, dtype=torch.bfloat16)
-        taken = []
-        for _ in range(3):
-            started = time.perf_counter()
-            for _ in range(20):
-                torch.mm(matrix, matrix)
-            taken.append((time.perf_counter() - started) * 1e3)
-        return min(taken)
 
     def compiled(self, pixels: Pixels) -> Embed:
         """`torch.compile` for batches like `pixels`, compiled and called once.

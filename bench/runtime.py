@@ -23,6 +23,7 @@ import numpy as np
 
 import clipdeploy
 from bench.bare import Embed, NotHereError, Pixels, PyTorch, onnxruntime_bare, openvino_bare
+from bench.ceiling import probe
 from bench.common import OUT, at_full_speed, environment, in_rounds, parser_of, ratio, timing, write_json
 from bench.pages.runtime import EAGER, report
 from bench.typed_bundle import INT8_CPU, INT8_QDQ, clouds, typed_bundle
@@ -183,7 +184,7 @@ def measure(bench: Bench, pixels: Pixels, rounds: int, calls: int) -> dict[str, 
         print(f"timing {len(found.embed)} candidates with a batch of {len(pixels)}", flush=True)
         calling = {name: partial(embed, pixels) for name, embed in found.embed.items()}
         probes: list[list[float]] = []
-        samples = in_rounds(calling, rounds=rounds, calls=calls, probe=bench.pytorch.probe, probes=probes)
+        samples = in_rounds(calling, rounds=rounds, calls=calls, probe=probe, probes=probes)
     eager = samples[EAGER]
     at_best = at_full_speed(samples, probes, list(calling))
     return {

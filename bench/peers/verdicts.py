@@ -111,7 +111,7 @@ _PLAIN = {
         " fewer. Next: text graphs whose length is an axis too."
     ),
     _FIRST: (
-        "A first answer of ours checks the files' hashes, imports numpy and the engine, and prepares the graph. Next:"
+        "A first answer of ours imports numpy and the engine, and the engine prepares the graph. Next:"
         " graphs that the engine has prepared beforehand."
     ),
     _MEMORY: (

@@ -1,4 +1,4 @@
-"""Pillow's resize of RGB pictures as matrix products: the same bytes, in half the time for large pictures.
+"""Pillow's resize of RGB pictures as matrix products: the same bytes, in less time for large pictures.
 
 An output is a sum of pixels times coefficients, rounded to 8 bits after each of the two passes. Only the columns and
 rows that the crop reads are touched, and of the products' zeros few are computed: neighbouring outputs make a block,
