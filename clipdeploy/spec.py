@@ -28,6 +28,9 @@ RgbConversion = Literal["after_resize", "before_resize", "on_white"]
 FrameColor = Literal["rgb", "bgr", "nv12"]
 Target = Literal["tensorrt", "cpu"]
 """What a quantised graph is placed and typed for; it is never passed off for another."""
+BATCH_AXIS, LENGTH_AXIS = "batch", "length"
+"""Names of the axes of a graph that may have any size; the length is that of texts, `TokenSpec.context_length` at most.
+"""
 _LARGEST_FRAME = 16384
 
 
@@ -227,13 +230,22 @@ class TokenSpec:
 
 @dataclass(frozen=True)
 class TowerSpec:
-    """One encoder: its family, its size, and the tensors of its graph."""
+    """One encoder: its family, its size, and the tensors of its graph.
+
+    Where the length of a text encoder's input is free (`LENGTH_AXIS`), what stands behind the token that
+    `TokenSpec.pooling` reads changes no embedding and may be left out.
+    """
 
     tower: Tower
     architecture: str
     parameters: int
     input: TensorSpec
     output: TensorSpec
+
+    @property
+    def any_length(self) -> bool:
+        """Whether texts may be cut behind the token that is read."""
+        return LENGTH_AXIS in self.input.shape
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from clipdeploy.bundle import SCHEMA_VERSION, Manifest, Provenance, create_bundle, embedding_space_id, sha256_file
 from clipdeploy.runtime.clip_words import WORDS_MARK
-from clipdeploy.spec import ModelSpec, PixelSpec, Precision, TensorSpec, TokenSpec, Tower, TowerSpec
+from clipdeploy.spec import LENGTH_AXIS, ModelSpec, PixelSpec, Precision, TensorSpec, TokenSpec, Tower, TowerSpec
 
 IMAGE_SIZE = 32
 EMBED_DIM = 16
@@ -105,24 +105,35 @@ def write_image_graph(path: Path, weights: np.ndarray, *, size: int = IMAGE_SIZE
     )
 
 
-def write_text_graph(path: Path, weights: np.ndarray) -> Path:
-    """`input_ids` (N, 77) int64 -> table -> mean over the text -> L2 norm -> `text_embeds` (N, D)."""
+def write_text_graph(path: Path, weights: np.ndarray, *, any_length: bool = False) -> Path:
+    """`input_ids` (N, 77) int64 -> table -> mean over the text -> L2 norm -> `text_embeds` (N, D).
+
+    Of `any_length` it takes texts of up to 77 ids, as exporting notes it in a graph; the mean depends on their number.
+    """
     from onnx import TensorProto, helper
 
+    length = LENGTH_AXIS if any_length else CONTEXT_LENGTH
     return _write_graph(
         path,
         nodes=[
             helper.make_node("Gather", ["weights", "input_ids"], ["rows"], axis=0),
             helper.make_node("ReduceMean", ["rows", "text_axis"], ["features"], keepdims=0),
         ],
-        source=helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", CONTEXT_LENGTH]),
+        source=helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", length]),
         output="text_embeds",
         constants={"weights": weights, "text_axis": np.array([1], dtype=np.int64)},
+        notes={"context_length": str(CONTEXT_LENGTH)} if any_length else {},
     )
 
 
 def _write_graph(
-    path: Path, *, nodes: Sequence[Any], source: Any, output: str, constants: dict[str, np.ndarray]
+    path: Path,
+    *,
+    nodes: Sequence[Any],
+    source: Any,
+    output: str,
+    constants: dict[str, np.ndarray],
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """A graph of `nodes` from `source` to `features`, followed by the L2 norm."""
     import onnx
@@ -143,6 +154,7 @@ def _write_graph(
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    helper.set_model_props(model, dict(notes or {}))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
     return path

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clipdeploy.export.checkpoint import Checkpoint
 from clipdeploy.export.openclip.load import load_open_clip
 from clipdeploy.export.sources.hub import Hub
 from clipdeploy.export.sources.resolve import resolve
 from clipdeploy.export.sources.source import OpenClipSource
+from clipdeploy.export.towers.build import takes_any_length
 from clipdeploy.progress import Progress, silent
 from clipdeploy.request import CheckpointRequest
+from clipdeploy.spec import LENGTH_AXIS
 
 
 def load_checkpoint(request: CheckpointRequest, *, progress: Progress = silent) -> Checkpoint:
@@ -30,7 +34,16 @@ def load_checkpoint(request: CheckpointRequest, *, progress: Progress = silent) 
     hub = Hub(progress)
     source = resolve(request, hub)
     if isinstance(source, OpenClipSource):
-        return load_open_clip(source, request, hub, progress)
+        return _with_free_length(load_open_clip(source, request, hub, progress))
     from clipdeploy.export.huggingface.load import load_transformers  # transformers takes seconds to import
 
-    return load_transformers(source, request, hub, progress)
+    return _with_free_length(load_transformers(source, request, hub, progress))
+
+
+def _with_free_length(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, the length of its texts left open where its text encoder allows it."""
+    spec, text = checkpoint.spec, checkpoint.spec.text
+    if not spec.tokens.pooling.startswith("eot_") or not takes_any_length(checkpoint.text_encoder):
+        return checkpoint
+    free = replace(text.input, shape=(text.input.shape[0], LENGTH_AXIS))
+    return replace(checkpoint, spec=replace(spec, text=replace(text, input=free)))

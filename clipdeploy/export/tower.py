@@ -110,22 +110,31 @@ def _export(
     started = time.perf_counter()
     progress(f"tracing the {tower.value} encoder", 0, 0)
     # Weights beside the graph are read only when needed: cheaper for a file that lives a moment.
+    longest = checkpoint.spec.tokens.context_length if checkpoint.spec.tower(tower).any_length else None
     trace_tower(
         build_tower(checkpoint.encoder(tower), tower),
         checkpoint.spec.tower(tower),
         traced,
         opset=options.opset,
+        longest=longest,
         inline_limit_bytes=0,
     )
     collect()  # what was traced holds copies of weights
     opset = int(load_graph(traced).opset_imports[""])
     feeds = sample_feeds(checkpoint, tower)
-    difference = _difference(checkpoint, tower, traced, feeds)
+    shortest = None if longest is None else _shortest(checkpoint.spec.tokens)
+    difference = _difference(checkpoint, tower, traced, feeds, shortest)
     seconds = time.perf_counter() - started
     limit = options.inline_limit_bytes
     if options.simplify:
         result = simplify_graph(
-            traced, target, feeds=feeds, progress=progress, measure=options.measure, inline_limit_bytes=limit
+            traced,
+            target,
+            feeds=feeds,
+            progress=progress,
+            measure=options.measure,
+            shortest=shortest,
+            inline_limit_bytes=limit,
         )
         return opset, (replace(result.steps[0], max_abs=difference, seconds=seconds), *result.steps[1:])
     step = describe_graph("traced", traced, max_abs=difference, seconds=seconds)
@@ -134,12 +143,12 @@ def _export(
     return opset, (replace(step, size_bytes=size),)
 
 
-def _difference(checkpoint: Checkpoint, tower: Tower, graph: Path, feeds: Feeds) -> float:
+def _difference(checkpoint: Checkpoint, tower: Tower, graph: Path, feeds: Feeds, shortest: int | None) -> float:
     """Largest difference of a graph to its checkpoint; raises ExportError beyond `TRACE_TOLERANCE`."""
     (batch,) = feeds.values()
     encode: Any = checkpoint.reference_image_embeds if tower is Tower.IMAGE else checkpoint.reference_text_embeds
     expected = encode(batch)
-    worst = max(float(np.abs(found - expected[: len(found)]).max()) for found in embeddings(graph, feeds))
+    worst = max(float(np.abs(found - expected[: len(found)]).max()) for found in embeddings(graph, feeds, shortest))
     if not worst <= TRACE_TOLERANCE:  # NaN is no small difference either
         raise ExportError(
             f"the traced {tower.value} encoder of {checkpoint.source} differs from the checkpoint by {worst:.3g}; "
@@ -151,13 +160,18 @@ def _difference(checkpoint: Checkpoint, tower: Tower, graph: Path, feeds: Feeds)
 
 def _random_texts(spec: TokenSpec, rng: np.random.Generator) -> NDArray[np.int64]:
     """Texts of three lengths, the longest filling the context: `(3, L)` int64."""
-    length = spec.context_length
+    length, shortest = spec.context_length, _shortest(spec)
     special = [i for i in (spec.start_id, spec.end_id, spec.pad_id) if i is not None]
     words = np.setdiff1d(rng.integers(0, spec.vocab_size, 8 * length), special)
     head = [] if spec.start_id is None else [spec.start_id]
     rows = np.full((_SAMPLES, length), spec.pad_id, dtype=np.int64)
     room = length - len(head) - 1
-    for row, count in zip(rows, (1, room // 2, room), strict=True):
+    for row, count in zip(rows, (shortest - len(head) - 1, room // 2, room), strict=True):
         ids = [*head, *rng.choice(words, count), spec.end_id]
         row[: len(ids)] = ids
     return rows
+
+
+def _shortest(spec: TokenSpec) -> int:
+    """Ids of the shortest of the random texts: one word between start and end."""
+    return 2 + (spec.start_id is not None)

@@ -11,7 +11,7 @@ from clipdeploy.errors import BundleCorruptError, InputError
 from clipdeploy.runtime.backends import BackendChoice, engine_backend, open_session
 from clipdeploy.runtime.choose import GraphChoice, StandIns, check_target, choose_graphs, told
 from clipdeploy.runtime.session import Session
-from clipdeploy.spec import FrameSpec, Precision, Target, Tower
+from clipdeploy.spec import LENGTH_AXIS, FrameSpec, Precision, Target, Tower
 
 if TYPE_CHECKING:
     from clipdeploy.runtime.tensorrt import Engines
@@ -159,8 +159,11 @@ def _check_session(session: Session, chosen: Chosen, tower: Tower) -> None:
     what, fix = "graph", "export the checkpoint again"
     if chosen.engines is not None:
         what, fix = "engine", "build it again: clipdeploy build-engine --overwrite"
+    longest = chosen.bundle.model.tokens.context_length
     for given, said in ((session.input, spec.input), (session.output, spec.output)):
-        if (given.name, given.dtype, given.shape[1:]) != (said.name, said.dtype, said.shape[1:]):
+        fixed = tuple(longest if size == LENGTH_AXIS else size for size in said.shape[1:])  # as engines are built
+        same = (given.name, given.dtype) == (said.name, said.dtype) and given.shape[1:] in (said.shape[1:], fixed)
+        if not same:
             raise BundleCorruptError(
                 f"bundle {chosen.bundle.folder}: the {tower.value} {what} has {given}, the manifest says {said}",
                 fix=fix,

@@ -14,6 +14,7 @@ from clipdeploy.errors import BackendError
 from clipdeploy.runtime.batches import check_batch_size
 from clipdeploy.runtime.chosen import Chosen, open_encoder
 from clipdeploy.runtime.framed import open_frames
+from clipdeploy.runtime.lengths import FreeLength, free_length
 from clipdeploy.runtime.remembered import this_machines
 from clipdeploy.runtime.selftest import SelfTest, self_test
 from clipdeploy.runtime.session import Embeddings, Session
@@ -85,7 +86,10 @@ class Encoders:
             BackendError: closed, the engine failed, or it gave something that is not a number.
         """
         check_batch_size(batch_size)
-        embeds = self.run_with(encoder, lambda session: _run(session, batch, batch_size))
+        model = self.chosen.bundle.model
+        embeds = self.run_with(
+            encoder, lambda session: _run(session, batch, batch_size, free_length(session, model, encoder))
+        )
         self._check_finite(embeds, encoder)
         return embeds
 
@@ -162,10 +166,14 @@ class Encoders:
         )
 
 
-def _run(session: Session, batch: NDArray[Any], size: int) -> Embeddings:
+def _run(session: Session, batch: NDArray[Any], size: int, free: FreeLength | None) -> Embeddings:
     """Rows through a session, `size` or as many as it takes at a time, into one array."""
     size = min(size, session.largest_batch or size)
-    if not isinstance(batch, np.ndarray) or batch.ndim != len(session.input.shape) or 0 < len(batch) <= size:
+    if not isinstance(batch, np.ndarray) or batch.ndim != len(session.input.shape):
+        return session.run(batch)  # raises
+    if free is not None and len(batch):
+        return free.run(session, batch, size)
+    if 0 < len(batch) <= size:
         return session.run(batch)
     columns = [int(axis) for axis in session.output.shape[1:]]
     embeds = np.empty((len(batch), *columns), dtype=np.float32)

@@ -28,7 +28,7 @@ from clipdeploy.runtime.ov.product import (
 )
 from clipdeploy.runtime.ov.rewrite import rewrite
 from clipdeploy.runtime.session import LOGITS, check_batch
-from clipdeploy.spec import Precision, TensorSpec
+from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, Precision, TensorSpec
 
 __all__ = ["OpenVinoSession", "available_devices"]
 
@@ -255,7 +255,11 @@ def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:
             f"{graph} must have one {role}, it has: {names}", fix="export the checkpoint with clipdeploy export"
         )
     (tensor,) = tensors
-    shape = tuple("batch" if size.is_dynamic else int(size.get_length()) for size in tensor.get_partial_shape())
+    axes = (BATCH_AXIS, LENGTH_AXIS)  # those that our graphs leave open
+    shape = tuple(
+        axes[min(place, 1)] if size.is_dynamic else int(size.get_length())
+        for place, size in enumerate(tensor.get_partial_shape())
+    )
     return TensorSpec(tensor.get_any_name(), np.dtype(tensor.get_element_type().to_dtype()).name, shape)
 
 

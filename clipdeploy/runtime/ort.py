@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Semaphore
 from typing import Any
@@ -17,7 +18,7 @@ from clipdeploy.runtime import placement, providers
 from clipdeploy.runtime.huge_pages import huge_pages
 from clipdeploy.runtime.providers import import_onnxruntime
 from clipdeploy.runtime.session import LOGITS, check_batch
-from clipdeploy.spec import TensorSpec
+from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, TensorSpec
 
 __all__ = ["OrtSession", "import_onnxruntime"]
 
@@ -118,7 +119,11 @@ class OrtSession:
 
     def _open_on(self, ort: Any, provider: str, options: Any, usual_batch: int) -> Any:
         """A session on another provider than the CPU's, proven to have loaded and to do the work."""
-        batches = providers.Batches.of(self._input_of_graph(ort), usual_batch)
+        given, longest = self._input_of_graph(ort)
+        if longest is not None:  # these build, or place their nodes, for the sizes that they are told
+            options.add_free_dimension_override_by_name(LENGTH_AXIS, longest)
+            given = replace(given, shape=tuple(longest if size == LENGTH_AXIS else size for size in given.shape))
+        batches = providers.Batches.of(given, usual_batch)
         arguments = providers.ask_for(ort, provider, options, batches, self._graph)
         if provider != providers.CUDA:
             self.largest_batch = batches.largest
@@ -141,8 +146,8 @@ class OrtSession:
             )
         return session
 
-    def _input_of_graph(self, ort: Any) -> TensorSpec:
-        """What the graph takes, read without a rewriting of it."""
+    def _input_of_graph(self, ort: Any) -> tuple[TensorSpec, int | None]:
+        """What the graph takes, read without a rewriting of it; and where the length of texts is free, the longest."""
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = _LOG_ERRORS_ONLY
@@ -151,7 +156,9 @@ class OrtSession:
             session = ort.InferenceSession(str(self._graph), options, providers=[providers.CPU])
         except Exception as error:  # the engine's exceptions have no common base
             raise self._load_error(ort, error) from error
-        return _only(session.get_inputs(), "input", self._graph)
+        given = _only(session.get_inputs(), "input", self._graph)
+        stated = session.get_modelmeta().custom_metadata_map.get("context_length")  # as exporting notes it
+        return given, int(stated) if stated is not None and LENGTH_AXIS in given.shape else None
 
     def _load_error(self, ort: Any, error: Exception) -> BackendError:
         said = _first_line(error)
@@ -228,7 +235,7 @@ def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:
             f"{graph} must have one {role}, it has: {names}", fix="export the checkpoint with clipdeploy export"
         )
     (tensor,) = tensors
-    shape = tuple(size if isinstance(size, int) else str(size or "batch") for size in tensor.shape)
+    shape = tuple(size if isinstance(size, int) else str(size or BATCH_AXIS) for size in tensor.shape)
     return TensorSpec(tensor.name, _DTYPES.get(tensor.type, tensor.type), shape)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdeploy.errors import InputError
-from clipdeploy.spec import TensorSpec
+from clipdeploy.spec import LENGTH_AXIS, TensorSpec
 
 Embeddings = NDArray[np.float32]
 """(N, D) float32, one L2-normalised row a picture or text."""
@@ -91,7 +91,8 @@ def check_batch(batch: NDArray[Any], spec: TensorSpec) -> None:
 
 def check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:
     """Raise InputError unless `shape` is that of `spec`; a named axis takes any length but zero."""
-    axes = ", ".join("N" if isinstance(size, str) else str(size) for size in spec.shape)
+    names = {LENGTH_AXIS: "L"}
+    axes = ", ".join(names.get(size, "N") if isinstance(size, str) else str(size) for size in spec.shape)
     fits = len(shape) == len(spec.shape) and all(
         given > 0 if isinstance(size, str) else given == size for given, size in zip(shape, spec.shape, strict=True)
     )

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from clipdeploy.bundle import Bundle
 from clipdeploy.errors import InputError
-from clipdeploy.runtime.batches import BATCH_SIZE, batches, joined
+from clipdeploy.runtime.batches import BATCH_SIZE, batches, check_batch_size, joined
 from clipdeploy.runtime.encoders import Encoders
+from clipdeploy.runtime.lengths import WINDOW
 from clipdeploy.runtime.session import Embeddings
 from clipdeploy.runtime.text_bank import check_lengths
 from clipdeploy.spec import Tower
@@ -47,10 +48,11 @@ class Texts:
 
     def encode(self, texts: Sequence[str], batch_size: int = BATCH_SIZE) -> Embeddings:
         """N texts -> (N, D) float32. Too long a text is cut as the checkpoint cuts it; raises TextError for no text."""
+        check_batch_size(batch_size)
         dtype = self._bundle.model.text.input.dtype
         rows = [
             self._encoders.run(Tower.TEXT, self.tokenizer(batch).astype(dtype, copy=False), batch_size)
-            for _, batch in batches(texts, batch_size)
+            for _, batch in batches(texts, batch_size * WINDOW)
         ]
         return joined(rows, self._bundle.model.embed_dim)
 

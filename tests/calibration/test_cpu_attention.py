@@ -12,11 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from clipdeploy.bundle import Bundle
 from clipdeploy.calibration.cpu import quantise, quantise_cpu
 from clipdeploy.calibration.cpu.attention import SelfAttention, self_attention
 from clipdeploy.calibration.layers import find_layers
 from clipdeploy.calibration.records import Layer, Range
 from clipdeploy.graphs.files import load_graph
+from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.spec import Tower
 from tests.graph_probe import answer, cosines
 
@@ -265,3 +267,22 @@ def test_encoders_that_clipdeploy_exports(vit_bundle: Path) -> None:
         fused = [each for layer in layers if (each := self_attention(nodes[layer.node])) is not None]
         assert len(fused) == len(set(blocks)) - 1 > 0
         assert {each.causal for each in fused} == {masked}
+
+
+def test_texts_of_any_length_have_the_answers_of_whole_ones(vit_bundle: Path, tmp_path: Path) -> None:
+    """Quantised, and cut behind their end."""
+    source = vit_bundle / "textual.onnx"
+    layers = find_layers(load_graph(source), Tower.TEXT)
+    ids = np.zeros((4, 77), np.int64)
+    for row, length in zip(ids, (3, 8, 20, 77), strict=True):
+        row[: length - 1] = np.random.default_rng(length).integers(1, 200, length - 1)
+        row[length - 1] = Bundle.open(vit_bundle).model.tokens.end_id
+    ranges = {layer.input: Range(-4.0, 4.0) for layer in layers}
+    quantise_cpu(source, tmp_path / "cpu.onnx", layers, ranges)
+    kinds = [node.op_type for node in load_graph(tmp_path / "cpu.onnx").graph]
+    assert kinds.count("QAttention") == 2
+    session = OrtSession(tmp_path / "cpu.onnx")
+    assert session.input.shape == ("batch", "length")
+    whole = session.run(ids)
+    for row, length in enumerate((3, 8, 20, 77)):
+        np.testing.assert_allclose(session.run(ids[row : row + 1, :length]), whole[row : row + 1], atol=1e-5)

@@ -16,6 +16,7 @@ pytest.importorskip("onnx_ir", reason="checking graphs needs the extra: pip inst
 import onnx_ir as ir
 
 from clipdeploy.bundle import Bundle
+from clipdeploy.engine.builder.outline import read_outline
 from clipdeploy.engine.targets.check import CheckOutcome, Verdict, before_building, check_bundle, key_flags
 from clipdeploy.engine.targets.target import parse_target
 from clipdeploy.errors import BundleCorruptError, EngineError, InputError
@@ -222,13 +223,27 @@ def test_an_exported_clip_answers_the_same_when_rewritten(
     prepared = before_building(graph, parse_target(target), tmp_path)
     assert prepared.rewrites == ("single_row_as_sums",)
     rng = np.random.default_rng(0)
-    spec = Bundle.open(demo_bundle).model.tower(tower).input
-    shape = (3, *spec.shape[1:])
+    model = Bundle.open(demo_bundle).model
+    spec = model.tower(tower).input
+    shape = (3, *spec.shape[1:]) if tower is Tower.IMAGE else (3, model.tokens.context_length)
     given = rng.standard_normal(shape).astype(np.float32) if tower is Tower.IMAGE else np.zeros(shape, np.int64)
     if tower is Tower.TEXT:
         given[:] = rng.integers(1, 9, shape)
     before, after = (run(load_graph(path), {spec.name: given}) for path in (graph, prepared.graph))
     assert np.abs(after - before).max() <= 1e-5
+
+
+def test_an_engine_of_texts_is_for_the_longest(demo_bundle: Path, tmp_path: Path) -> None:
+    """Which is no rewrite that would keep weights from being stripped, or that a key names."""
+    bundle = Bundle.open(demo_bundle)
+    graph = bundle.graph(Tower.TEXT)
+    assert bundle.model.text.any_length
+    prepared = before_building(graph, ORIN, tmp_path)
+    assert prepared.rewrites == ()
+    assert prepared.graph.parent == tmp_path
+    assert [i.shape for i in read_outline(prepared.graph).inputs] == [("batch", 77)]
+    assert {"Shape", "Slice"}.isdisjoint(node.op_type for node in load_graph(prepared.graph).graph)
+    assert key_flags(graph, [node.op_type for node in load_graph(graph).graph], ORIN) == ()
 
 
 def test_broken_files_do_not_stay(bundle_with: With, tmp_path: Path) -> None:

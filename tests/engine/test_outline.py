@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from clipdeploy.engine.builder.outline import NodeOutline, read_outline
 from clipdeploy.errors import EngineError
+from tests.bundles import text_weights, write_text_graph
 from tests.engine.graphs import matrix, write_beside, write_graph
 
 
@@ -32,6 +33,12 @@ def test_what_a_file_says_of_itself(tmp_path: Path) -> None:
     assert outline.dtypes == {"FLOAT16"}
     assert outline.bytes_on_disk == path.stat().st_size
     assert not outline.fp8
+
+
+@pytest.mark.parametrize("any_length", [True, False])
+def test_texts_of_any_length_have_the_longest(tmp_path: Path, any_length: bool) -> None:
+    graph = write_text_graph(tmp_path / "textual.onnx", text_weights(100), any_length=any_length)
+    assert [i.shape for i in read_outline(graph).inputs] == [("batch", 77)]
 
 
 def test_fp8_is_seen(tmp_path: Path) -> None:

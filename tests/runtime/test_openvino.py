@@ -17,6 +17,7 @@ import pytest
 from clipdeploy.errors import BackendError, InputError, MissingExtraError
 from clipdeploy.runtime import openvino as session_module
 from clipdeploy.runtime.openvino import OpenVinoSession, available_devices, compiled_size
+from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.ov import product
 from clipdeploy.runtime.ov.rewrite import rewrite
 from clipdeploy.spec import Precision, TensorSpec
@@ -120,6 +121,16 @@ def test_it_knows_its_tensors(graph: Path, tmp_path: Path) -> None:
     ids = np.arange(2 * 77).reshape(2, 77) % 9
     rows = text_weights(9)[ids].mean(axis=1)
     np.testing.assert_allclose(text.run(ids), rows / np.linalg.norm(rows, axis=1, keepdims=True), rtol=0, atol=1e-6)
+
+
+def test_texts_of_any_length(tmp_path: Path) -> None:
+    graph = write_text_graph(tmp_path / "textual.onnx", text_weights(100), any_length=True)
+    session, other = OpenVinoSession(graph), OrtSession(graph)
+    assert session.input == other.input == TensorSpec("input_ids", "int64", ("batch", "length"))
+    ids = np.random.default_rng(0).integers(1, 100, (5, 77))
+    for length in (1, 8, 77, 16, 8):
+        cut = ids[:, :length]  # no contiguous array
+        np.testing.assert_allclose(session.run(cut), other.run(cut), atol=1e-6)
 
 
 def test_it_takes_arrays_as_they_come(graph: Path) -> None:

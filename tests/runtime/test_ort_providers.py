@@ -22,7 +22,7 @@ from clipdeploy.runtime import ort as ort_room
 from clipdeploy.runtime import placement, providers
 from clipdeploy.runtime.ort import OrtSession
 from clipdeploy.runtime.providers import CPU, CUDA, TENSORRT, TENSORRT_RTX
-from tests.bundles import image_weights, write_image_graph
+from tests.bundles import image_weights, text_weights, write_image_graph, write_text_graph
 
 real = pytest.importorskip("onnxruntime", reason="the engine is onnxruntime: pip install 'clipdeploy[cpu]'")
 pytest.importorskip("onnx", reason="tiny graphs are written with onnx: pip install 'clipdeploy[export]'")
@@ -141,6 +141,22 @@ def test_tensorrt_is_told_its_batches_and_keeps_what_it_builds(fake: Fake, graph
     assert folder.is_dir()
     assert folder.is_relative_to(tmp_path / "cache")
     assert options["trt_timing_cache_path"] == str(folder)
+
+
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_what_builds_for_sizes_is_told_the_longest_text(fake: Fake, tmp_path: Path, provider: str) -> None:
+    graph = write_text_graph(tmp_path / "textual.onnx", text_weights(100), any_length=True)
+    session = OrtSession(graph, provider=provider, usual_batch=8)
+    assert session.input.shape == ("batch", 77)
+    ((_, options),) = fake.asked
+    if provider == TENSORRT:
+        assert options["trt_profile_opt_shapes"] == "input_ids:8x77"
+    ids = np.random.default_rng(0).integers(1, 100, (3, 77))
+    on_cpu = OrtSession(graph)
+    assert on_cpu.input.shape == ("batch", "length")
+    np.testing.assert_array_equal(session.run(ids), on_cpu.run(ids))
+    with pytest.raises(InputError, match=r"must have shape \(N, 77\), got \(3, 10\)"):
+        session.run(ids[:, :10])
 
 
 def test_engines_of_other_weights_and_batches_lie_elsewhere(fake: Fake, graph: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from clipdeploy.calibration.cpu.writer import Attributes, Bytes, Writer
 from clipdeploy.calibration.records import Layer, Ranges
 from clipdeploy.errors import CalibrationError
 from clipdeploy.graphs.files import data_path, load_graph, save_graph
+from clipdeploy.spec import LENGTH_AXIS
 
 LOWEST_OPSET = 13
 """The first operator set whose Q/DQ have one scale a channel."""
@@ -127,6 +128,7 @@ def _attention(writer: Writer, layer: Layer, node: ir.Node, found: SelfAttention
     source = writer.activation(node.inputs[0], layer)
     width = weight.shape[0]
     rows = _reshape(writer, node, source.quantised, [-1, found.length, width], ir.DataType.UINT8)
+    length = found.length if isinstance(found.length, int) else LENGTH_AXIS
     bias = np.zeros(3 * width, np.float32) if bias is None else bias  # it must have one
     stored = writer.product_constants(layer, weight, bias)
     inputs = [rows, stored.weight, stored.bias, source.scale, stored.scale, None, source.zero]
@@ -134,7 +136,7 @@ def _attention(writer: Writer, layer: Layer, node: ir.Node, found: SelfAttention
     attributes: Attributes = {"num_heads": found.heads, "unidirectional": int(found.causal), "scale": 1.0}
     fused = writer.engine_node("QAttention", inputs, f"{layer.output}_values", attributes)
     if found.values.shape is not None:
-        fused.outputs[0].shape = ir.Shape([found.values.shape[0], found.length, width])
+        fused.outputs[0].shape = ir.Shape([found.values.shape[0], length, width])
     found.values.replace_all_uses_with(_put(writer, node, fused))
 
 
@@ -194,8 +196,19 @@ def _rows_times(
     return _put(writer, before, writer.engine_node("MatMulIntegerToFloat", inputs, f"{layer.output}_product"))
 
 
-def _reshape(writer: Writer, before: ir.Node, value: ir.Value, shape: list[int], dtype: ir.DataType) -> ir.Value:
-    sizes = writer.constant(f"{value.name}_shape", np.array(shape, np.int64))
+def _reshape(
+    writer: Writer, before: ir.Node, value: ir.Value, shape: Sequence[int | ir.Value], dtype: ir.DataType
+) -> ir.Value:
+    """A size that is a value of the graph is computed there."""
+    name = f"{value.name}_shape"
+    if all(isinstance(size, int) for size in shape):
+        sizes = writer.constant(name, np.array(shape, np.int64))
+    else:
+        parts = [
+            size if isinstance(size, ir.Value) else writer.constant(f"{name}_{place}", np.array([size], np.int64))
+            for place, size in enumerate(shape)
+        ]
+        sizes = _put(writer, before, writer.node("Concat", parts, name, ir.DataType.INT64, {"axis": 0}))
     return _put(writer, before, writer.node("Reshape", [value, sizes], f"{value.name}_view", dtype))
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from clipdeploy.errors import EngineError
-from clipdeploy.spec import TensorSpec
+from clipdeploy.graphs.length import LONGEST
+from clipdeploy.spec import LENGTH_AXIS, TensorSpec
 
 _EXPORT_AGAIN = "copy the file again, or export the checkpoint again with clipdeploy export"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of protobuf."""
-_OPSET_IMPORT, _GRAPH = 8, 7
+_OPSET_IMPORT, _GRAPH, _METADATA = 8, 7, 14
 _NODE, _INITIALIZER, _INPUT = 1, 5, 11
 _DATA_TYPE, _TENSOR_NAME, _EXTERNAL_DATA = 2, 8, 13
 """Numbers of the fields of ModelProto, GraphProto and TensorProto that are read, in onnx.proto."""
@@ -48,7 +49,8 @@ class Outline:
         path: of the file.
         opset: version of ONNX's own operators.
         nodes: of the graph itself, in its order.
-        inputs: those that a caller feeds; a string in a shape is a dynamic axis.
+        inputs: those that a caller feeds; a string in a shape is a dynamic axis. Where texts may have any length, the
+            longest: an engine is built for that.
         dtypes: of stored constants and casts, as ONNX names them, such as `FLOAT16` or `FLOAT8E4M3FN`.
         bytes_on_disk: of the file and the weights beside it.
     """
@@ -86,7 +88,7 @@ def read_outline(path: Path) -> Outline:
         path=path,
         opset=found.opset,
         nodes=tuple(found.nodes),
-        inputs=tuple(i for i in found.inputs if i.name not in found.stored),
+        inputs=tuple(_of_full_length(i, found.longest) for i in found.inputs if i.name not in found.stored),
         dtypes=frozenset(map(_dtype, found.dtypes)),
         bytes_on_disk=size + beside,
     )
@@ -101,6 +103,7 @@ class _Found:
     """What was met so far; `external` maps a file of weights to the length that it must have at least."""
 
     opset: int = 0
+    longest: int | None = None
     nodes: list[NodeOutline] = field(default_factory=list)
     inputs: list[TensorSpec] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
@@ -114,6 +117,10 @@ def _read_model(content: mmap.mmap, found: _Found) -> None:
             opset = _parse(onnx.OperatorSetIdProto, content, start, end)
             if opset.domain in ("", "ai.onnx"):
                 found.opset = opset.version
+        elif number == _METADATA:
+            note = _parse(onnx.StringStringEntryProto, content, start, end)
+            if note.key == LONGEST:
+                found.longest = int(note.value)
         elif number == _GRAPH:
             for inner, at, to in _fields(content, start, end):
                 if inner == _NODE:
@@ -169,6 +176,13 @@ def _tensor_spec(value: Any) -> TensorSpec:
         for index, dim in enumerate(tensor.shape.dim)
     )
     return TensorSpec(value.name, _dtype(tensor.elem_type).lower(), shape)
+
+
+def _of_full_length(tensor: TensorSpec, longest: int | None) -> TensorSpec:
+    """A tensor whose length, where it is free, is the longest."""
+    if longest is None:
+        return tensor
+    return replace(tensor, shape=tuple(longest if size == LENGTH_AXIS else size for size in tensor.shape))
 
 
 def _dtype(number: int) -> str:

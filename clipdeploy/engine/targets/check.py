@@ -19,6 +19,7 @@ from clipdeploy.engine.targets.target import EngineTarget
 from clipdeploy.errors import EngineError, InputError
 from clipdeploy.findings import Finding, worst
 from clipdeploy.graphs.files import load_graph, save_graph
+from clipdeploy.graphs.length import fix_length, longest
 from clipdeploy.manifest import FileEntry
 from clipdeploy.progress import Progress, silent
 from clipdeploy.spec import Precision, Target, Tower
@@ -33,7 +34,8 @@ class Prepared:
     """A graph as a target takes it.
 
     Attributes:
-        graph: the file to build from: the one that was given where nothing had to change.
+        graph: the file to build from: the one that was given where nothing had to change. Of one that takes texts of
+            any length, a copy for the longest.
         findings: what a user should know of it.
         rewrites: names of what was changed.
     """
@@ -155,6 +157,7 @@ def before_building(
         EngineError: the target refuses it, and no rewrite helps; with the reason, its source, and the way out.
     """
     model = load_graph(graph)
+    any_length = longest(model) is not None
     rewrites, findings = _prepare(model, target, precision, allow)
     findings = (*(each for each in device_findings(target) if each.state == "bad"), *findings)
     bad = [finding for finding in findings if finding.state == "bad"]
@@ -164,7 +167,7 @@ def before_building(
             fix="; ".join(dict.fromkeys(each.fix for each in bad if each.fix)) or None,
         )
     notes = tuple(finding for finding in findings if finding.state != "good")
-    if not rewrites:
+    if not rewrites and not any_length:
         return Prepared(graph, notes)
     place = scratch / graph.name
     if place.resolve() == graph.resolve():
@@ -207,6 +210,7 @@ def _prepare(
     model: ir.Model, target: EngineTarget, precision: Precision, allow: Collection[str] = ()
 ) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
     """Rewrite a graph in place to what the target takes; the rewrites, and what is to be told of the result."""
+    fix_length(model)
     ShapeInferencePass()(model)
     before = known_bad.look_up(model, target)
     done, told = [], []

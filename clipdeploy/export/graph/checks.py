@@ -19,8 +19,13 @@ Feeds = Mapping[str, NDArray[Any]]
 _RUNS_A_TURN = 3
 
 
-def embeddings(path: Path, feeds: Feeds) -> list[NDArray[np.float32]]:
+def embeddings(path: Path, feeds: Feeds, shortest: int | None = None) -> list[NDArray[np.float32]]:
     """What a graph answers: for the whole batch, then for its first sample alone; each `(N, D)`.
+
+    Args:
+        path: of the graph.
+        feeds: the batch.
+        shortest: where the length of texts is free, how many ids the first has; it alone is cut to them.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -28,7 +33,7 @@ def embeddings(path: Path, feeds: Feeds) -> list[NDArray[np.float32]]:
     """
     session = OrtSession(path)
     (batch,) = feeds.values()
-    found = [session.run(batch), session.run(batch[:1])]
+    found = [session.run(batch), session.run(batch[:1, :shortest])]
     session.close()
     give_back()
     return found

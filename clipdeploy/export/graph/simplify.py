@@ -73,6 +73,7 @@ def simplify_graph(
     feeds: Feeds,
     progress: Progress = silent,
     measure: bool = False,
+    shortest: int | None = None,
     passes: Sequence[GraphPass] = PASSES,
     inline_limit_bytes: int = INLINE_LIMIT_BYTES,
 ) -> SimplifyResult:
@@ -83,6 +84,7 @@ def simplify_graph(
         target: the file to write, as `save_graph` does; another than `source`.
         feeds: one batch of inputs of at least two samples, `(N, ...)` each.
         measure: time the graph as it came, after onnxsim, and at the end.
+        shortest: where the length of texts is free, how many ids the first sample has.
         passes: what to run behind onnxsim, in this order.
         inline_limit_bytes: weights beyond this lie beside the graph.
 
@@ -90,7 +92,7 @@ def simplify_graph(
         ExportError: a step changes an embedding or makes it non-finite, or gives a graph that cannot be run.
     """
     with scratch_folder(target.parent) as scratch:
-        run = _Run(scratch, feeds, progress, total=len(passes) + 1)
+        run = _Run(scratch, feeds, shortest, progress, total=len(passes) + 1)
         run.start(source)
         model = _run_onnxsim(source, inline_limit_bytes)
         run.check("onnxsim", model)
@@ -107,8 +109,9 @@ def simplify_graph(
 class _Run:
     """The steps so far, and the embeddings that the last of them gave."""
 
-    def __init__(self, scratch: Path, feeds: Feeds, progress: Progress, *, total: int) -> None:
-        self.scratch, self.feeds, self.progress, self.total = scratch, feeds, progress, total
+    def __init__(self, scratch: Path, feeds: Feeds, shortest: int | None, progress: Progress, *, total: int) -> None:
+        self.scratch, self.feeds, self.shortest = scratch, feeds, shortest
+        self.progress, self.total = progress, total
         self.steps: list[SimplifyStep] = []
         self.graphs: list[Path] = []
         self._done = 0
@@ -118,7 +121,7 @@ class _Run:
     def start(self, source: Path) -> None:
         """Take the graph as it came."""
         self.progress("simplifying", 0, self.total)
-        self._expected = embeddings(source, self.feeds)
+        self._expected = embeddings(source, self.feeds, self.shortest)
         self._record("traced", source, 0.0)
 
     def check(self, name: str, model: ir.Model, *, changed: bool = True) -> None:
@@ -157,7 +160,7 @@ class _Run:
 
     def _embeddings(self, name: str, path: Path) -> list[NDArray[np.float32]]:
         try:
-            return embeddings(path, self.feeds)
+            return embeddings(path, self.feeds, self.shortest)
         except BackendError as error:
             raise ExportError(
                 f"step {name!r} of simplifying gives a graph that does not run: {error.message}", fix=_FIX
@@ -205,7 +208,7 @@ def _run_onnxsim(source: Path, inline_limit_bytes: int) -> ir.Model:
     import onnxsim
 
     model = load_graph(source)
-    producer = model.producer_name, model.producer_version
+    producer, notes = (model.producer_name, model.producer_version), dict(model.metadata_props)
     fits = weight_bytes(model) <= inline_limit_bytes
     # It reads weights only to fold a BatchNormalization into a Conv; else they would only slow it down.
     weights = {} if fits and _has_batch_norm(model) else _weights_to_inputs(model)
@@ -218,6 +221,7 @@ def _run_onnxsim(source: Path, inline_limit_bytes: int) -> ir.Model:
     _inputs_to_weights(simpler, weights)
     tidy(simpler)
     simpler.producer_name, simpler.producer_version = producer
+    simpler.metadata_props.update(notes)
     return simpler
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clipdeploy.export.towers.lean import lean_copy
+from clipdeploy.export.towers.text import LeanTextTransformer
 from clipdeploy.spec import Tower
 
 NORM_EPSILON = 1e-12
@@ -44,6 +45,12 @@ def build_tower(encoder: nn.Module, tower: Tower) -> nn.Module:
     """
     kind = ImageTower if tower is Tower.IMAGE else TextTower
     return kind(lean_copy(encoder)).eval()
+
+
+def takes_any_length(text_encoder: nn.Module) -> bool:
+    """Whether a text encoder answers the same where texts are cut behind their end token, and can be traced so."""
+    lean = lean_copy(text_encoder)
+    return isinstance(lean, LeanTextTransformer) and lean.takes_any_length
 
 
 def unit_length(x: Tensor) -> Tensor:

@@ -45,6 +45,14 @@ class LeanTextTransformer(nn.Module):
         parts = read_blocks(source.transformer.resblocks)
         self.transformer = rewrite(source.transformer) if parts is None else PoolingStack(parts)
 
+    @property
+    def takes_any_length(self) -> bool:
+        """Whether a text may be cut behind the token that is read: no token sees those behind it, and none is read."""
+        if self.attn_mask is None or self.masks_padding or self.pooling not in ("argmax", "eos"):
+            return False
+        seen = self.attn_mask > MASK_FLOOR
+        return isinstance(self.transformer, PoolingStack) and bool((seen == torch.ones_like(seen).tril()).all())
+
     def forward(self, ids: Tensor) -> Tensor:
         """`(N, L)` int64 -> `(N, D)`, not normalised."""
         x = self.token_embedding(ids)  # (N, L, width)

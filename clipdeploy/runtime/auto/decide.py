@@ -26,7 +26,7 @@ from clipdeploy.runtime.remembered import Remembered, this_machines
 from clipdeploy.runtime.selftest import self_test
 from clipdeploy.runtime.selftest.golden import has_samples
 from clipdeploy.runtime.session import Session
-from clipdeploy.spec import Precision, Target, Tower
+from clipdeploy.spec import LENGTH_AXIS, Precision, Target, Tower
 
 KIND = "auto 2"
 _LOCK = "auto.lock"
@@ -34,6 +34,8 @@ _WAIT_S, _POLL_S = 120.0, 0.1
 """How long to wait for another process that measures: two at once would measure each other."""
 _MEMORY_PER_BYTE = 3
 """Of a graph's file, at most, that an engine takes while it is loaded."""
+_USUAL_TOKENS = 16
+"""Of a text such as "a photo of a dog", rounded up."""
 
 
 def choose(
@@ -109,9 +111,9 @@ class _Workbench:
             raise
         return session
 
-    def run(self, session: Session) -> Callable[[], object]:
+    def run(self, session: Session, chosen: Chosen) -> Callable[[], object]:
         """A usual batch through an encoder, or as often as it takes."""
-        batch = _some(session, self.usual_batch)
+        batch = _some(session, self.usual_batch, min(_USUAL_TOKENS, chosen.bundle.model.tokens.context_length))
         size = min(len(batch), session.largest_batch or len(batch))
 
         def run() -> None:
@@ -155,7 +157,7 @@ def _timed(pairs: Sequence[Pair], found: Field, bench: _Workbench) -> dict[Pair,
             except ClipdeployError as error:
                 found.out[pair] = error
         while sessions:
-            runs = {pair: _named(pair, bench.run(session)) for pair, session in sessions.items()}
+            runs = {pair: _named(pair, bench.run(session, found.running[pair])) for pair, session in sessions.items()}
             try:
                 return interleaved(runs)
             except _Failed as failed:
@@ -210,9 +212,10 @@ def _only_frames(chosen: Chosen) -> BackendError | None:
     )
 
 
-def _some(session: Session, rows: int) -> NDArray[Any]:
-    """Rows of what an encoder takes: noise for pixels, ones for token ids; how long it takes does not depend on it."""
-    shape = (rows, *(int(size) for size in session.input.shape[1:]))
+def _some(session: Session, rows: int, tokens: int) -> NDArray[Any]:
+    """Rows of what an encoder takes: noise for pixels, ones for token ids; how long it takes does not depend on it.
+    Where the length of texts is free, they have as many `tokens`."""
+    shape = (rows, *(tokens if size == LENGTH_AXIS else int(size) for size in session.input.shape[1:]))
     dtype = np.dtype(session.input.dtype)
     if dtype.kind != "f":
         return np.ones(shape, dtype)

@@ -17,6 +17,7 @@ from clipdeploy.manifest import sha256_file
 from clipdeploy.runtime.engines import graph_sha256
 from clipdeploy.runtime.fingerprint import fingerprint
 from clipdeploy.runtime.image import ImageProcessor
+from clipdeploy.runtime.lengths import cut, free_length
 from clipdeploy.runtime.remembered import Remembered
 from clipdeploy.runtime.selftest.baked import hold_baked
 from clipdeploy.runtime.selftest.gates import ENGINE_COSINE, Gates, tower_gates
@@ -181,6 +182,7 @@ class _Test:
         self._chosen, self._what, self._session = chosen, what, session
         self._names, self._feeds, self._expected = given.names, given.feeds, given.expected
         self._precision: Precision = chosen.graph(tower).precision
+        self._free = free_length(session, chosen.bundle.model, tower)
         self._gates, self._engines_own = gates, own
         last = len(self._feeds) - 1
         self._picks = np.unique(np.linspace(0, last, min(last + 1, _SAMPLES)).round()).astype(np.intp)
@@ -209,6 +211,8 @@ class _Test:
     def _answers(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """These samples through the encoder in one batch: (len(rows), D) float32."""
         feeds = self._feeds[rows]
+        if self._free is not None:
+            feeds = cut(feeds, self._free.tokens)
         try:
             answers = self._session.run(feeds)
         except InputError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from clipdeploy.export.tower import ExportOptions, export_tower  # noqa: E402
 from clipdeploy.pipeline import ExportRequest, VerifyRequest, export_bundle, verify_bundle  # noqa: E402
 from clipdeploy.request import CheckpointRequest  # noqa: E402
 from clipdeploy.spec import Tower  # noqa: E402
-from tests import checkpoints  # noqa: E402
+from tests import checkpoints, hf_checkpoints  # noqa: E402
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "chinese_clip"])
@@ -33,10 +32,10 @@ def test_a_folder_becomes_a_verified_bundle(family: str, folder_of: Callable[[st
     assert answer.label in ("cat", "dog")
 
 
-def test_graphs_are_as_lean_as_open_clips(checkpoint_of: Callable[[str], Any], tmp_path: Path) -> None:
+def test_graphs_are_as_lean_as_open_clips(tmp_path: Path) -> None:
     config = checkpoints.model_config(quick_gelu=True, text_cfg={"pool_type": "eos", "eos_id": 49407})
     ours = checkpoints.load(checkpoints.write_checkpoint(tmp_path / "open_clip", config))
-    theirs = checkpoint_of("clip")
+    theirs = checkpoints.load(hf_checkpoints.write(tmp_path / "transformers"))
     for tower in Tower:
         counts = []
         for checkpoint in (ours, theirs):
