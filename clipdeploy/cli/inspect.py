@@ -107,13 +107,14 @@ def _bundle_text(info: BundleInfo, *, checked: bool) -> str:
 def _model_facts(model: ModelSpec) -> list[tuple[str, str]]:
     pixels, tokens = model.pixels, model.tokens
     resize = "shortest side, then centre crop" if pixels.resize == "shortest" else "both sides"
+    at_most = " at most, fewer are computed of shorter ones" if model.text.any_length else ""
     return [
         ("model", f"{model.name}, D = {model.embed_dim}, {model.activation}"),
         ("image tower", f"{model.image.architecture}, {model.image.parameters / 1e6:.1f} M parameters"),
         ("text tower", f"{model.text.architecture}, {model.text.parameters / 1e6:.1f} M parameters"),
         ("pixels", f"{pixels.width} x {pixels.height} px, {pixels.interpolation}, {resize}"),
         ("", f"mean {_numbers(pixels.mean)}, std {_numbers(pixels.std)}"),
-        ("tokens", f"{tokens.context_length} a text, {tokens.vocab_size} in the vocabulary"),
+        ("tokens", f"{tokens.context_length} a text{at_most}, {tokens.vocab_size} in the vocabulary"),
         ("", f"cleaning {tokens.cleaning}, pooling {tokens.pooling}"),
         ("logits", f"{model.logit_scale:.6g} * cosine + {model.logit_bias:.6g}, {model.probability}"),
     ]

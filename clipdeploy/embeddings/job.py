@@ -32,6 +32,7 @@ from clipdeploy.errors import ImageError, InputError, OutputError
 from clipdeploy.pictures import Skipped, none_could_be_read
 from clipdeploy.progress import Progress, silent
 from clipdeploy.runtime.batches import usual_batch
+from clipdeploy.runtime.lengths import WINDOW
 from clipdeploy.runtime.many import embed_many
 from clipdeploy.spec import Target, Tower
 
@@ -234,8 +235,9 @@ def _text_parts(
     for span in spans:
         report(span.start)
         texts, embeds = request.texts[span.start : span.stop], []
-        for first in range(0, len(texts), request.batch_size):
-            batch = texts[first : first + request.batch_size]
+        size = request.batch_size * WINDOW  # texts of like length are run together
+        for first in range(0, len(texts), size):
+            batch = texts[first : first + size]
             embeds.append(clip.encode_text(batch, batch_size=request.batch_size))
             report(span.start + first + len(batch))
         cut = sum(clip.tokenizer.count(text) > clip.spec.tokens.context_length for text in texts)

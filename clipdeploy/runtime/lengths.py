@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipdeploy.runtime.session import Embeddings, Session, check_shape
 from clipdeploy.spec import LENGTH_AXIS, ModelSpec, TensorSpec, TokenSpec, Tower
 
-STEP = 8
+STEP = 4
 """Lengths are rounded up to a multiple of it: engines prepare for each length that they meet, and keep it."""
 WINDOW = 16
 """Batches of texts that are sorted by length together."""

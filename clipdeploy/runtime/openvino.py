@@ -84,6 +84,8 @@ class OpenVinoSession:
         self._closed = False
         with self._told("cannot load", fix="pass an ONNX graph of a bundle, in fp32, fp16, or int8 for tensorrt"):
             model = _read(graph)
+            if device == "gpu":
+                _fix_length(model)
         self.input = _only(model.inputs, "input", graph)
         self.output = _only(model.outputs, "output", graph)
         if device == "cpu" and np.dtype(self.input.dtype).kind == "i":  # token ids
@@ -243,6 +245,14 @@ def _read(graph: Path) -> Any:
         raise FileNotFoundError("there is no such file")
     _check_memory(graph)
     return core().read_model(str(graph))
+
+
+def _fix_length(model: Any) -> None:
+    """Of a graph that takes texts of any length, have it take the longest: GPUs compile anew for each length."""
+    note = ["framework", "context_length"]  # of the file's metadata, as exporting writes it
+    if model.has_rt_info(note):
+        batch, _ = model.input(0).get_partial_shape()
+        model.reshape([batch, int(model.get_rt_info(note).astype(str))])
 
 
 def _only(tensors: list[Any], role: str, graph: Path) -> TensorSpec:

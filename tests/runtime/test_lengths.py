@@ -72,7 +72,7 @@ def test_up_to_the_first_end_token() -> None:
     ids[1, :30] = 1
     assert read_up_to(ids[1:2], by_id).tolist() == [31]
     assert cut(ids, MODEL.tokens).shape == (3, 77)
-    assert cut(ids[[0, 2]], MODEL.tokens).shape == (2, 2 * STEP)
+    assert cut(ids[[0, 2]], MODEL.tokens).shape == (2, 3 * STEP)
 
 
 def test_the_highest_id_is_what_is_read_where_the_encoder_reads_it() -> None:

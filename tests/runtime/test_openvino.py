@@ -133,6 +133,16 @@ def test_texts_of_any_length(tmp_path: Path) -> None:
         np.testing.assert_allclose(session.run(cut), other.run(cut), atol=1e-6)
 
 
+def test_on_a_gpu_texts_have_the_longest_length(tmp_path: Path) -> None:
+    for name, any_length in (("free", True), ("fixed", False)):
+        graph = write_text_graph(tmp_path / f"{name}.onnx", text_weights(100), any_length=any_length)
+        model = product.core().read_model(str(graph))
+        session_module._fix_length(model)
+        batch, length = model.input(0).get_partial_shape()
+        assert batch.is_dynamic
+        assert length.get_length() == 77
+
+
 def test_it_takes_arrays_as_they_come(graph: Path) -> None:
     session = OpenVinoSession(graph)
     plain = session.run(pixels())
