@@ -263,7 +263,8 @@ def test_a_damaged_film_that_plays_as_a_camera_is_not_opened_again(tmp_path: Pat
     with running:
         if loop:
             until(lambda: running.stats().cameras[0].reconnects >= 2, 20)
-            film.write_bytes(b"no film")
+            (tmp_path / "other").write_bytes(b"no film")
+            (tmp_path / "other").replace(film)  # nobody finds it half written
         with pytest.raises(SourceError, match=r"breaks off at|no video that can be read"):
             running.run()
         stats = running.stats().cameras[0]
