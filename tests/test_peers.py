@@ -7,18 +7,21 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.peers import steady
 from bench.peers.catalogue import HOSTS, NOT_TAKEN, PEERS, Mode, Peer, chosen
 from bench.peers.gguf import write_gguf
 from bench.peers.processes import Process
 from bench.peers.record import absent_of, installed_of, rows_of
 from bench.peers.run import run
-from bench.peers.turns import Row, Work
+from bench.peers.steady import FullSpeed
+from bench.peers.turns import Row, Work, take_turns
 from bench.peers.venvs import NotInstalledError, Venv, venv_of
 from bench.peers.work import texts_of
 from clipdeploy.errors import BackendError
@@ -154,6 +157,46 @@ def test_a_whole_run_with_peers_that_are_made_up(tmp_path: Path, monkeypatch: py
     assert fast["folder_ms"][0] < told["theirs, exact"]["folder_ms"][0]
     assert told["mute, mute"]["text_ms"] == []
     assert fast["memory"]["peak"] >= fast["memory"]["resident"] > 0 or sys.platform == "win32"
+
+
+class Machine:
+    """A probe that takes 5 ms, but for the `slow` ones, counted from the first that is asked for."""
+
+    def __init__(self, *slow: int) -> None:
+        self.asked, self.slow = 0, slow
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return 12.0 if self.asked in self.slow else 5.0
+
+
+def test_a_turn_waits_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steady, "_POLL_S", 0.0)
+    machine = Machine(21, 22, 23)
+    speed = FullSpeed(machine)
+    assert speed.wait() == 5.0
+    assert machine.asked == 24
+    machine.slow = tuple(range(25, 10_000_000))
+    monkeypatch.setattr(steady, "_LONGEST_WAIT_S", 0.01)
+    assert speed.wait() == 12.0, "waits for ever"
+    asked = machine.asked
+    impatient = FullSpeed(Machine(*range(21, 1000)), patience_s=0.0)
+    assert impatient.wait() == 12.0
+    assert asked == machine.asked
+
+
+@pytest.mark.parametrize(("slow", "again"), [((), 0), ((22,), 1), ((22, 24), 2), ((22, 24, 26), 2)])
+def test_a_turn_that_ends_on_a_slow_machine_is_taken_again(
+    tmp_path: Path, slow: tuple[int, ...], again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three times at most; what is kept of it is the last."""
+    monkeypatch.setattr("bench.peers.turns.REST_S", 0.0)
+    (row,) = _stubs(tmp_path, (Mode("alive", {"ms": 0}, texts=False, single=False),))
+    row.pictures = 2
+    with row.process:
+        take_turns([row], replace(WORK, rounds=1), FullSpeed(Machine(*slow)))
+    assert (len(row.folder_ms), row.again) == (1, again)
+    assert row.probes_ms == [12.0 if len(slow) == 3 else 5.0]
 
 
 def test_a_process_that_died_is_started_anew(tmp_path: Path) -> None:

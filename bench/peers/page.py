@@ -10,6 +10,7 @@ from typing import Any
 from bench.common import table
 from bench.peers import verdicts
 from bench.peers.standings import ENCODER_GFLOP, WORKS, Contest, Figures, contests, figures, moved, share_of_ceiling
+from bench.peers.steady import SLOW
 
 _WIDTH = 120
 
@@ -19,7 +20,8 @@ _HEAD = """## Beside the peers
 one {model} with seeded random weights, written in each one's own format. {pictures} JPEGs of 1920x1080 ({jpeg_kb:.0f}
 kB) to embeddings, {batch} at a time; one JPEG by itself; {texts:,} short texts; import and first answer in a fresh
 process; memory of that process; bytes that pip installs. All have {threads} threads and take turns in {rounds} rounds,
-each after a rest, those in float32 first and then those in fewer bits{again}. Slow ones are asked for fewer pictures
+each after a rest and, as far as waiting helps, at the machine's full speed; those in float32 first and then those in
+fewer bits{again}. Slow ones are asked for fewer pictures
 and texts a turn. How each is used stands in `bench/peers/hosts`, one short script each."""
 
 _GATES = """The gates are cosines to open_clip in float32, file to embedding, on the same files: `float32` passes with
@@ -176,6 +178,12 @@ def _movement(record: dict[str, Any]) -> list[str]:
         f" machine's own probe took {min(probes):.1f} ms at best, {statistics.median(probes):.1f} in the middle,"
         f" {max(probes):.1f} at worst."
     )
+    again = sum(row.get("turns_again", 0) for run in record["runs"] for row in run["rows"])
+    if again:
+        lines.append(
+            f"{again} of {again + len(probes)} turns were taken again, as the probe took over {SLOW:g} times its best"
+            " right after them."
+        )
     return lines
 
 

@@ -52,6 +52,7 @@ def rows_of(rows: Sequence[Row], exact: Mapping[str, Exactness], starts: Mapping
             "pictures_a_round": row.pictures,
             "texts_a_round": row.texts,
             "probe_ms": _rounded(row.probes_ms),
+            "turns_again": row.again,
             "exactness": asdict(exact[row.name]) if row.name in exact else None,
             "first_answer_s": _rounded(starts[row.name].seconds) if row.name in starts else [],
             "memory": _memory(starts.get(row.name)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.peers.gates import Embedded, Exactness, embedded, exactness
 from bench.peers.starts import Starts, starts_of
+from bench.peers.steady import FullSpeed
 from bench.peers.turns import Row, Work, take_turns, warm_up
 
 REFERENCE = "open_clip, eager"
@@ -32,11 +33,12 @@ def run(
     """
     began = time.perf_counter()
     say = partial(_say, began)
+    speed = FullSpeed(probe)
     answers: dict[str, Embedded] = {}
     for heat in heats(rows):
         try:
             answers |= _warm(heat, work, say)
-            take_turns(heat, work, probe, say)
+            take_turns(heat, work, speed, say)
         finally:
             for row in heat:
                 row.process.close()

@@ -1,4 +1,4 @@
-"""Who is measured when: all modes of all peers take turns at each work, in rounds, each after a rest and a probe."""
+"""Who is measured when: all modes of all peers take turns at each work, in rounds, a rest and a probe between them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bench.peers.catalogue import Mode, Peer
 from bench.peers.processes import Process
+from bench.peers.steady import TRIES, FullSpeed
 from clipdeploy.errors import BackendError
 
 REST_S = 0.25
@@ -44,7 +46,8 @@ class Row:
 
     Attributes:
         folder_ms: a picture, of each round; single_ms: of each round its files; text_ms: a text, of each round.
-        probes_ms: how long the machine's probe took before each of its turns.
+        probes_ms: how long the machine's probe took before and after each of its turns, the slower one.
+        again: how many turns were taken again because of that.
         pictures, texts: asked for in one turn; fewer than the work's where a turn would take too long.
         failed: why it was given up; empty when it was not.
     """
@@ -56,6 +59,7 @@ class Row:
     single_ms: list[list[float]] = field(default_factory=list)
     text_ms: list[float] = field(default_factory=list)
     probes_ms: list[float] = field(default_factory=list)
+    again: int = 0
     pictures: int = 0
     texts: int = 0
     failed: str = ""
@@ -103,11 +107,9 @@ def embeds_texts(row: Row) -> bool:
     return row.mode.texts and not row.peer.no_texts
 
 
-def take_turns(
-    rows: Sequence[Row], work: Work, probe: Callable[[], float], say: Callable[[str], None] = lambda _: None
-) -> None:
+def take_turns(rows: Sequence[Row], work: Work, speed: FullSpeed, say: Callable[[str], None] = lambda _: None) -> None:
     """Let all rows do all of the work; those that fail are given up, and the rest goes on."""
-    works: Mapping[str, Callable[[Row, int], None]] = {
+    works: Mapping[str, Callable[[Row, int], Callable[[], None] | None]] = {
         "a folder": lambda row, turn: _folder(row, work),
         "single files": lambda row, turn: _single(row, work),
         "texts": lambda row, turn: _texts(row, work, turn),
@@ -118,37 +120,48 @@ def take_turns(
         for name, measure in works.items():
             say(f"round {turn + 1} of {work.rounds}: {name}")
             for row in order:
-                if row.failed:
-                    continue
-                time.sleep(REST_S)
-                row.probes_ms.append(probe())
-                measure(row, turn)
+                if not row.failed:
+                    _take_turn(row, partial(measure, row, turn), speed)
 
 
-def _folder(row: Row, work: Work) -> None:
+def _take_turn(row: Row, measure: Callable[[], Callable[[], None] | None], speed: FullSpeed) -> None:
+    """Measure, again where the machine was not at full speed before and after; what is kept last counts."""
+    for last in range(1, TRIES + 1):
+        before = speed.wait()
+        keep = measure()
+        if keep is None:
+            return
+        time.sleep(REST_S)
+        after, full = speed.look()
+        if full or last == TRIES:
+            keep()
+            row.probes_ms.append(max(before, after))
+            return
+        row.again += 1
+
+
+def _folder(row: Row, work: Work) -> Callable[[], None] | None:
+    """Measure; what keeps the figure, None where there is none."""
     taken = row.ask("folder", paths=work.pictures[: row.pictures], batch=work.batch)
-    if taken is not None:
-        row.folder_ms.append(taken / row.pictures)
+    return None if taken is None else lambda: row.folder_ms.append(taken / row.pictures)
 
 
-def _single(row: Row, work: Work) -> None:
+def _single(row: Row, work: Work) -> Callable[[], None] | None:
     if not row.mode.single:
-        return
+        return None
     usual_ms = statistics.median(row.folder_ms)
     count = max(_FEWEST, min(work.singles, int(_LONGEST_TURN_S * 1e3 / usual_ms)))
     taken = row.ask("single", paths=work.pictures[: count + 1])
-    if taken is not None:
-        row.single_ms.append(taken[1:])  # the first wakes the threads
+    return None if taken is None else lambda: row.single_ms.append(taken[1:])  # the first wakes the threads
 
 
-def _texts(row: Row, work: Work, turn: int) -> None:
+def _texts(row: Row, work: Work, turn: int) -> Callable[[], None] | None:
     if not embeds_texts(row):
-        return
+        return None
     share = len(work.texts) // work.rounds
     texts = work.texts[turn * share :][: row.texts]
     taken = row.ask("texts", texts=texts, batch=work.text_batch)
-    if taken is not None:
-        row.text_ms.append(taken / len(texts))
+    return None if taken is None else lambda: row.text_ms.append(taken / len(texts))
 
 
 def _fits(each_ms: float, most: int, batch: int) -> int:

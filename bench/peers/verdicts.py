@@ -107,8 +107,8 @@ _PLAIN = {
         " resizing band by band, on both cores."
     ),
     _TEXTS: (
-        "Our text graph always computes the full length of 77 tokens; who pads to the longest text of a batch computes"
-        " fewer. Next: text graphs whose length is an axis too."
+        "Texts of like length are run together, each batch as long as its longest text, in the precision that the gate"
+        " allows. Next: 8 bits in the text encoder too."
     ),
     _FIRST: (
         "A first answer of ours imports numpy and the engine, and the engine prepares the graph. Next:"
