@@ -10,7 +10,7 @@ import pytest
 
 from bench.peers import verdicts
 from bench.peers.page import peers_parts, report
-from bench.peers.standings import contests, figures, moved, smallest_without_compiler
+from bench.peers.standings import contests, each_run, figures, moved, smallest_without_compiler
 
 
 def _row(peer: str, mode: str, folder_ms: float, *, gate: str | None = "float32", ours: bool = False) -> dict[str, Any]:
@@ -121,6 +121,9 @@ def test_where_a_peer_is_better_is_told() -> None:
 def test_how_much_two_runs_differ() -> None:
     assert moved(_record(), "folder_ms") == pytest.approx([0.02] * 6)
     assert moved(_record(twice=False), "folder_ms") == []
+    assert each_run(_record(twice=False)) == []
+    told = {(one.work, one.gate): times for one, times in each_run(_record())}
+    assert told["a folder of JPEGs", "few bits"] == pytest.approx((1.75, 1.75)), "all moved alike"
 
 
 def test_the_page_tells_all() -> None:

@@ -3,7 +3,7 @@
     python -m bench.peers [--only NAME ...] [--count 32] [--rounds 4] [--threads 2] [--photos FOLDER] [--again]
 
 Makes an environment for each peer and the checkpoint in each one's format at the first run, some ten minutes and 8 GB,
-and keeps them in out/peers; then some fourteen minutes on two cores; `--again` twice that.
+and keeps them in out/peers; then some twenty minutes on two cores; `--again` twice that.
 """
 
 from __future__ import annotations

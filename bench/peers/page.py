@@ -9,10 +9,21 @@ from typing import Any
 
 from bench.common import table
 from bench.peers import verdicts
-from bench.peers.standings import ENCODER_GFLOP, WORKS, Contest, Figures, contests, figures, moved, share_of_ceiling
+from bench.peers.standings import (
+    ENCODER_GFLOP,
+    WORKS,
+    Contest,
+    Figures,
+    contests,
+    each_run,
+    figures,
+    moved,
+    share_of_ceiling,
+)
 from bench.peers.steady import SLOW
 
 _WIDTH = 120
+_OF_ROUNDS = tuple(work.name for work in WORKS[:3])
 
 _HEAD = """## Beside the peers
 
@@ -171,6 +182,13 @@ def _movement(record: dict[str, Any]) -> list[str]:
                 f"Run twice, {name}: the medians of a row differ by {statistics.median(found):.1%} in the middle,"
                 f" {max(found):.1%} at most."
             )
+    alone = [
+        f"{one.work}, {one.gate} gate {times[0]:.2f}x and {times[1]:.2f}x"
+        for one, times in each_run(record)
+        if one.work in _OF_ROUNDS
+    ]
+    if alone:
+        lines.append(f"Ours beside the best peer in each run alone: {'; '.join(alone)}.")
     spreads = [max(row["folder_ms"]) / min(row["folder_ms"]) - 1 for run in record["runs"] for row in run["rows"]]
     probes = [ms for run in record["runs"] for row in run["rows"] for ms in row["probe_ms"]]
     lines.append(

@@ -168,6 +168,15 @@ def share_of_ceiling(row: Figures, ceiling: dict[str, float]) -> float | None:
     return None if most is None else ENCODER_GFLOP / row.folder_ms * 1e3 / most
 
 
+def each_run(record: dict[str, Any]) -> list[tuple[Contest, tuple[float, float]]]:
+    """Of every contest, how many times as good ours is in the first and in the second run alone; empty for one run."""
+    runs = record["runs"][:2]
+    if len(runs) < 2:
+        return []
+    first, second = (contests(figures({**record, "runs": [run]})) for run in runs)
+    return [(a, (a.times, b.times)) for a, b in zip(first, second, strict=True) if a.times and b.times]
+
+
 def moved(record: dict[str, Any], key: str) -> list[float]:
     """By how much each row's second run differs from its first: 0.03 is three percent; empty for one run."""
     if len(record["runs"]) < 2:
