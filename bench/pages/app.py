@@ -11,10 +11,11 @@ _FOLDER = (
     """`python -m bench.folder`: `classify_many` over a folder of 1080p JPEGs beside the usual open_clip script."""
 )
 
-_FRAMES = """`python -m bench.frames`: raw camera frames to embeddings of {model} in float32, by Pillow and the encoder,
-and by the frame graph and the encoder ([frames.md](frames.md)); {rounds} rounds, in which all take turns. Pillow has
-one thread, as for any one picture; OpenCV makes RGB of nv12 for it. The ratio is of the two ways whole: below 1, frames
-in the graph are faster."""
+_FRAMES = """`python -m bench.frames`: raw camera frames to embeddings of {model} in float32, by the runtime's own
+preprocessing and the encoder, and by the frame graph and the encoder ([frames.md](frames.md)); {rounds} rounds, in
+which all take turns. `Pillow` is that preprocessing, whose pixels are Pillow's; it has one thread, as for any one
+picture; OpenCV makes RGB of nv12 for it. The ratio is of the two ways whole: below 1, frames in the graph are
+faster."""
 
 _SOAK = """`python -m bench.soak`: {threads} threads on one object make every kind of call, and each answer is compared
 bit for bit with the one of a single thread; then they make {calls:,} calls after {warm_up:,} to warm up. Growth is the
