@@ -31,6 +31,8 @@ Target = Literal["tensorrt", "cpu"]
 BATCH_AXIS, LENGTH_AXIS = "batch", "length"
 """Names of the axes of a graph that may have any size; the length is that of texts, `TokenSpec.context_length` at most.
 """
+LONGEST_NOTE = "context_length"
+"""In the metadata of a graph whose length is free: how many ids a text may have."""
 _LARGEST_FRAME = 16384
 
 

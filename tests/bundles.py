@@ -16,7 +16,17 @@ import numpy as np
 
 from clipdeploy.bundle import SCHEMA_VERSION, Manifest, Provenance, create_bundle, embedding_space_id, sha256_file
 from clipdeploy.runtime.clip_words import WORDS_MARK
-from clipdeploy.spec import LENGTH_AXIS, ModelSpec, PixelSpec, Precision, TensorSpec, TokenSpec, Tower, TowerSpec
+from clipdeploy.spec import (
+    LENGTH_AXIS,
+    LONGEST_NOTE,
+    ModelSpec,
+    PixelSpec,
+    Precision,
+    TensorSpec,
+    TokenSpec,
+    Tower,
+    TowerSpec,
+)
 
 IMAGE_SIZE = 32
 EMBED_DIM = 16
@@ -122,7 +132,7 @@ def write_text_graph(path: Path, weights: np.ndarray, *, any_length: bool = Fals
         source=helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", length]),
         output="text_embeds",
         constants={"weights": weights, "text_axis": np.array([1], dtype=np.int64)},
-        notes={"context_length": str(CONTEXT_LENGTH)} if any_length else {},
+        notes={LONGEST_NOTE: str(CONTEXT_LENGTH)} if any_length else {},
     )
 
 

@@ -1,4 +1,4 @@
-"""Turns that the machine's own pauses fall into are waited out, or taken again: the same for everybody.
+"""The machine's slow moments are waited out, and turns that end in one taken again: the same for everybody.
 
 A virtual machine shares its processor. Some work runs at half its speed for seconds at a time, whoever asks for it, and
 a median of few rounds then says who met that. So a small work of our own, the probe, is run between turns.

@@ -125,7 +125,7 @@ def take_turns(rows: Sequence[Row], work: Work, speed: FullSpeed, say: Callable[
 
 
 def _take_turn(row: Row, measure: Callable[[], Callable[[], None] | None], speed: FullSpeed) -> None:
-    """Measure, again where the machine was not at full speed before and after; what is kept last counts."""
+    """Measure at full speed, as far as waiting helps; again where the machine has lost it right after."""
     for last in range(1, TRIES + 1):
         before = speed.wait()
         keep = measure()

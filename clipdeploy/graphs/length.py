@@ -14,20 +14,17 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from clipdeploy.graphs.matching import constant_array, new_constant
-from clipdeploy.spec import LENGTH_AXIS
-
-LONGEST = "context_length"
-"""The note in a graph's metadata that says how many ids a text may have."""
+from clipdeploy.spec import LENGTH_AXIS, LONGEST_NOTE
 
 
 def state_longest(model: ir.Model, length: int) -> None:
     """Note in a graph how long a text may be."""
-    model.metadata_props[LONGEST] = str(length)
+    model.metadata_props[LONGEST_NOTE] = str(length)
 
 
 def longest(model: ir.Model) -> int | None:
     """How long a text may be; None for a graph whose length is fixed."""
-    stated = model.metadata_props.get(LONGEST)
+    stated = model.metadata_props.get(LONGEST_NOTE)
     return int(stated) if stated is not None and _free_axis(model) is not None else None
 
 
@@ -45,7 +42,7 @@ def fix_length(model: ir.Model) -> bool:
             if value.shape is not None:
                 value.shape = _with(value.shape, length)
     RemoveUnusedNodesPass()(model)
-    del model.metadata_props[LONGEST]
+    del model.metadata_props[LONGEST_NOTE]
     return True
 
 

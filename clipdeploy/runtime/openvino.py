@@ -28,7 +28,7 @@ from clipdeploy.runtime.ov.product import (
 )
 from clipdeploy.runtime.ov.rewrite import rewrite
 from clipdeploy.runtime.session import LOGITS, check_batch
-from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, Precision, TensorSpec
+from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, LONGEST_NOTE, Precision, TensorSpec
 
 __all__ = ["OpenVinoSession", "available_devices"]
 
@@ -249,7 +249,7 @@ def _read(graph: Path) -> Any:
 
 def _fix_length(model: Any) -> None:
     """Of a graph that takes texts of any length, have it take the longest: GPUs compile anew for each length."""
-    note = ["framework", "context_length"]  # of the file's metadata, as exporting writes it
+    note = ["framework", LONGEST_NOTE]  # where OpenVINO keeps a file's metadata
     if model.has_rt_info(note):
         batch, _ = model.input(0).get_partial_shape()
         model.reshape([batch, int(model.get_rt_info(note).astype(str))])

@@ -18,7 +18,7 @@ from clipdeploy.runtime import placement, providers
 from clipdeploy.runtime.huge_pages import huge_pages
 from clipdeploy.runtime.providers import import_onnxruntime
 from clipdeploy.runtime.session import LOGITS, check_batch
-from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, TensorSpec
+from clipdeploy.spec import BATCH_AXIS, LENGTH_AXIS, LONGEST_NOTE, TensorSpec
 
 __all__ = ["OrtSession", "import_onnxruntime"]
 
@@ -157,7 +157,7 @@ class OrtSession:
         except Exception as error:  # the engine's exceptions have no common base
             raise self._load_error(ort, error) from error
         given = _only(session.get_inputs(), "input", self._graph)
-        stated = session.get_modelmeta().custom_metadata_map.get("context_length")  # as exporting notes it
+        stated = session.get_modelmeta().custom_metadata_map.get(LONGEST_NOTE)
         return given, int(stated) if stated is not None and LENGTH_AXIS in given.shape else None
 
     def _load_error(self, ort: Any, error: Exception) -> BackendError:

@@ -15,8 +15,7 @@ from typing import Any
 import onnx
 
 from clipdeploy.errors import EngineError
-from clipdeploy.graphs.length import LONGEST
-from clipdeploy.spec import LENGTH_AXIS, TensorSpec
+from clipdeploy.spec import LENGTH_AXIS, LONGEST_NOTE, TensorSpec
 
 _EXPORT_AGAIN = "copy the file again, or export the checkpoint again with clipdeploy export"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -119,7 +118,7 @@ def _read_model(content: mmap.mmap, found: _Found) -> None:
                 found.opset = opset.version
         elif number == _METADATA:
             note = _parse(onnx.StringStringEntryProto, content, start, end)
-            if note.key == LONGEST:
+            if note.key == LONGEST_NOTE:
                 found.longest = int(note.value)
         elif number == _GRAPH:
             for inner, at, to in _fields(content, start, end):

@@ -62,7 +62,7 @@ def check_profiles(profiles: Sequence[Profile], outline: Outline) -> TensorSpec:
     if dynamic:
         raise EngineError(
             f"only the batch of {name} may vary, but {tensor.name} also leaves {', '.join(dynamic)} open",
-            fix="export the checkpoint with clipdeploy export, which fixes all axes but the batch",
+            fix="export the checkpoint with clipdeploy export, whose other axes are fixed, or can be",
         )
     if isinstance(batch, int):
         for profile in profiles:
